@@ -1,0 +1,188 @@
+//! Layers put together.
+
+use bellows_kernels::routing::Routing;
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::{
+    Attention, Cache, DenseFeedForward, Embedding, FeedForward, Init, Input, Linear,
+    MixtureOfExperts, RmsNorm,
+};
+use crate::config::ModelConfig;
+
+/// One layer: attention and feed-forward, each behind a normalisation.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    /// Before attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: Attention,
+    /// Before the feed-forward part.
+    pub post_attention_layernorm: RmsNorm,
+    /// Feed-forward part.
+    pub mlp: FeedForward,
+    #[module(skip)]
+    outer_residual: bool,
+    #[module(skip)]
+    slides: bool,
+}
+
+impl DecoderLayer {
+    fn new(init: &mut Init, config: &ModelConfig, index: usize) -> Self {
+        let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
+        let mixture = config.is_moe_layer(index);
+        Self {
+            input_layernorm: RmsNorm::new(init, hidden, eps),
+            self_attn: Attention::new(init, config),
+            post_attention_layernorm: RmsNorm::new(init, hidden, eps),
+            mlp: if mixture {
+                FeedForward::Mixture(MixtureOfExperts::new(init, config))
+            } else {
+                let inner = config.intermediate_size;
+                FeedForward::Dense(DenseFeedForward::new(init, hidden, inner, config.mlp_bias))
+            },
+            outer_residual: config.outer_residual || !mixture,
+            slides: config.layer_window(index).is_some(),
+        }
+    }
+
+    /// `x`: `[batch · time, hidden]`. Returns the same shape and each iteration's routing.
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        input: &Input,
+        past: Option<&mut Option<(Tensor<4>, Tensor<4>)>>,
+    ) -> (Tensor<2>, Vec<Routing>) {
+        let mask = match (&input.sliding_mask, self.slides) {
+            (Some(mask), true) => mask.clone(),
+            _ => input.full_mask.clone(),
+        };
+        let normed = self.input_layernorm.forward(x.clone());
+        let x = self.self_attn.forward(normed, input, mask, past).add(x);
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        let (y, routings) = match &self.mlp {
+            FeedForward::Dense(mlp) => (mlp.forward(normed), Vec::new()),
+            FeedForward::Mixture(mixture) => mixture.forward(normed),
+        };
+        let y = if self.outer_residual { y.add(x) } else { y };
+        (y, routings)
+    }
+}
+
+/// A decoder-only language model.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// Token embedding.
+    pub embed_tokens: Embedding,
+    /// Layers, first to last.
+    pub layers: Vec<DecoderLayer>,
+    /// Normalisation after the last layer.
+    pub norm: RmsNorm,
+    /// Output head; absent where it is the embedding.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+/// What one router decided, and where it stands.
+#[derive(Clone, Debug)]
+pub struct RoutingAt {
+    /// Layer, from 0.
+    pub layer: usize,
+    /// Iteration of the chain, from 0.
+    pub iteration: usize,
+    /// The decision.
+    pub routing: Routing,
+}
+
+/// Result of a forward pass.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Normalised final hidden states `[batch · time, hidden]`.
+    pub hidden: Tensor<2>,
+    /// Routing of every mixture layer and iteration, in order.
+    pub routings: Vec<RoutingAt>,
+}
+
+impl Decoder {
+    /// A model with the parameters that `init` makes. `config` must be valid and have a
+    /// vocabulary.
+    pub fn new(init: &mut Init, config: &ModelConfig) -> Self {
+        let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+        Self {
+            embed_tokens: Embedding::new(init, vocabulary, hidden, config.pad_token_id),
+            layers: (0..config.num_hidden_layers)
+                .map(|index| DecoderLayer::new(init, config, index))
+                .collect(),
+            norm: RmsNorm::new(init, hidden, config.rms_norm_eps),
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| Linear::new(init, hidden, vocabulary, false)),
+            config: config.clone(),
+        }
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Weight of the output head `[vocabulary, hidden]`.
+    pub fn head(&self) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.embed_tokens.weight.val(),
+        }
+    }
+
+    /// Runs every layer. With a `cache`, keys and values of this input are added to it.
+    pub fn forward(&self, input: &Input, mut cache: Option<&mut Cache>) -> Forward {
+        let mut x = self.embed_tokens.forward(input.ids.clone());
+        let mut routings = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let past = cache.as_mut().map(|cache| &mut cache.layers[index]);
+            let (y, layer_routings) = layer.forward(x, input, past);
+            x = y;
+            routings.extend(layer_routings.into_iter().enumerate().map(
+                |(iteration, routing)| RoutingAt {
+                    layer: index,
+                    iteration,
+                    routing,
+                },
+            ));
+        }
+        if let Some(cache) = cache {
+            cache.length += input.time;
+        }
+        Forward {
+            hidden: self.norm.forward(x),
+            routings,
+        }
+    }
+
+    /// Logits `[rows, vocabulary]` of hidden states `[rows, hidden]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        hidden.matmul(self.head().transpose())
+    }
+
+    /// Mixture layers, with their index, for changes to their correction bias.
+    pub fn mixtures_mut(&mut self) -> impl Iterator<Item = (usize, &mut MixtureOfExperts)> {
+        self.layers
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, layer)| match &mut layer.mlp {
+                FeedForward::Mixture(mixture) => Some((index, mixture)),
+                FeedForward::Dense(_) => None,
+            })
+    }
+
+    /// Mixture layers, with their index.
+    pub fn mixtures(&self) -> impl Iterator<Item = (usize, &MixtureOfExperts)> {
+        self.layers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, layer)| match &layer.mlp {
+                FeedForward::Mixture(mixture) => Some((index, mixture)),
+                FeedForward::Dense(_) => None,
+            })
+    }
+}

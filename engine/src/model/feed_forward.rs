@@ -1,0 +1,160 @@
+//! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
+
+use bellows_kernels::experts::{experts, swiglu};
+use bellows_kernels::routing::{
+    GroupLimit, GroupScore, Router, Routing, ScoreFunction, route,
+};
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use super::{Init, Linear};
+use crate::config::{ModelConfig, ScoringFunc, TopkMethod};
+
+/// Feed-forward part of one layer.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a layer; a box would hide the module tree")]
+pub enum FeedForward {
+    /// Every token through the same weights.
+    Dense(DenseFeedForward),
+    /// Routed experts, once or in a chain.
+    Mixture(MixtureOfExperts),
+}
+
+/// `W_down (silu(W_gate x) ⊙ W_up x)`.
+#[derive(Module, Debug)]
+pub struct DenseFeedForward {
+    /// Gate projection.
+    pub gate_proj: Linear,
+    /// Up projection.
+    pub up_proj: Linear,
+    /// Down projection.
+    pub down_proj: Linear,
+}
+
+impl DenseFeedForward {
+    /// A feed-forward layer of inner width `inner`.
+    pub fn new(init: &mut Init, hidden: usize, inner: usize, bias: bool) -> Self {
+        Self {
+            gate_proj: Linear::new(init, hidden, inner, bias),
+            up_proj: Linear::new(init, hidden, inner, bias),
+            down_proj: Linear::new(init, inner, hidden, bias),
+        }
+    }
+
+    /// `x`: `[rows, hidden]`; returns the same shape.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
+        self.down_proj.forward(swiglu(gate, up))
+    }
+}
+
+/// Weights of all routed experts of a layer.
+#[derive(Module, Debug)]
+pub struct ExpertWeights {
+    /// `[experts, 2 · inner, hidden]`: gate rows, then up rows.
+    pub gate_up_proj: Param<Tensor<3>>,
+    /// `[experts, hidden, inner]`.
+    pub down_proj: Param<Tensor<3>>,
+}
+
+/// A mixture of experts; with more than one iteration a chain of experts (arXiv 2506.18945): the
+/// output of one pass over the experts is the input of the next.
+#[derive(Module, Debug)]
+pub struct MixtureOfExperts {
+    /// Routers `[experts, hidden]`: one an iteration, or one for all.
+    pub gate: Vec<Linear>,
+    /// Routed experts, shared by the iterations.
+    pub experts: ExpertWeights,
+    /// Experts that see every token, applied in each iteration to that iteration's input.
+    pub shared_experts: Option<DenseFeedForward>,
+    /// Bias on the scores for the choice of experts, one `[experts]` a router; empty: none.
+    #[module(skip)]
+    pub correction_bias: Vec<Vec<f32>>,
+    #[module(skip)]
+    rule: Router,
+    #[module(skip)]
+    iterations: usize,
+    #[module(skip)]
+    inner_residual: bool,
+}
+
+impl MixtureOfExperts {
+    /// The mixture that `config` asks for.
+    pub fn new(init: &mut Init, config: &ModelConfig) -> Self {
+        let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
+        let experts = config.n_routed_experts;
+        let gate = (0..config.routers())
+            .map(|_| Linear::new(init, hidden, experts, false))
+            .collect();
+        let shared_experts = (config.n_shared_experts > 0).then(|| {
+            DenseFeedForward::new(init, hidden, config.n_shared_experts * inner, config.mlp_bias)
+        });
+        Self {
+            gate,
+            experts: ExpertWeights {
+                gate_up_proj: init.normal([experts, 2 * inner, hidden]),
+                down_proj: init.normal([experts, hidden, inner]),
+            },
+            shared_experts,
+            correction_bias: if config.score_correction_bias {
+                vec![vec![0.0; experts]; config.routers()]
+            } else {
+                Vec::new()
+            },
+            rule: router_rule(config),
+            iterations: config.inner_iter,
+            inner_residual: config.inner_residual,
+        }
+    }
+
+    /// `x`: `[rows, hidden]`, normalised. Returns the last iteration's output in the same shape,
+    /// without the layer's outer residual, and each iteration's routing.
+    pub fn forward(&self, x: Tensor<2>) -> (Tensor<2>, Vec<Routing>) {
+        let mut state = x;
+        let mut routings = Vec::with_capacity(self.iterations);
+        for iteration in 0..self.iterations {
+            let router = iteration.min(self.gate.len() - 1);
+            let logits = self.gate[router].forward(state.clone());
+            let bias = self.correction_bias.get(router).map(Vec::as_slice);
+            let routing = route(logits, bias, &self.rule);
+            let mut y = experts(
+                state.clone(),
+                routing.weights.clone(),
+                &routing.plan,
+                self.experts.gate_up_proj.val(),
+                self.experts.down_proj.val(),
+            );
+            if let Some(shared) = &self.shared_experts {
+                y = y.add(shared.forward(state.clone()));
+            }
+            state = if self.inner_residual { y.add(state) } else { y };
+            routings.push(routing);
+        }
+        (state, routings)
+    }
+}
+
+/// The routing rule of `config`.
+fn router_rule(config: &ModelConfig) -> Router {
+    let limit = |score| GroupLimit {
+        groups: config.n_group,
+        chosen: config.topk_group,
+        score,
+    };
+    Router {
+        scores: match config.scoring_func {
+            ScoringFunc::Softmax => ScoreFunction::Softmax,
+            ScoringFunc::Sigmoid => ScoreFunction::Sigmoid,
+        },
+        top_k: config.num_experts_per_tok,
+        group_limit: match config.topk_method {
+            TopkMethod::Greedy => None,
+            TopkMethod::GroupLimitedGreedy => Some(limit(GroupScore::Best)),
+            TopkMethod::NoauxTc => Some(limit(GroupScore::BestTwo)),
+        },
+        normalise: config.norm_topk_prob,
+        scale: config.routed_scaling_factor,
+        capacity_factor: config.capacity_factor,
+    }
+}

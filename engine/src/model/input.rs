@@ -1,0 +1,142 @@
+//! A batch as the decoder wants it: ids, rotations and masks on the device.
+
+use bellows_kernels::attention::HIDDEN;
+use bellows_kernels::rope::Rotation;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::rotary;
+use crate::config::ModelConfig;
+
+/// Token sequences on the host: `batch` rows of `time` tokens, row by row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sequences {
+    /// Rows.
+    pub batch: usize,
+    /// Tokens of a row.
+    pub time: usize,
+    /// Token ids `[batch · time]`.
+    pub ids: Vec<i32>,
+    /// Document of each token; tokens of different documents don't see each other.
+    pub documents: Option<Vec<u32>>,
+    /// Position of each token; absent: 0, 1, 2, … in each row.
+    pub positions: Option<Vec<i32>>,
+}
+
+impl Sequences {
+    /// One document a row, counted from position 0.
+    pub fn plain(batch: usize, time: usize, ids: Vec<i32>) -> Self {
+        Self {
+            batch,
+            time,
+            ids,
+            documents: None,
+            positions: None,
+        }
+    }
+}
+
+/// Keys and values of the tokens seen so far, a pair `[batch, heads, past, width]` a layer.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    /// One entry a layer, once that layer has run.
+    pub layers: Vec<Option<(Tensor<4>, Tensor<4>)>>,
+    /// Tokens of the past.
+    pub length: usize,
+}
+
+impl Cache {
+    /// An empty cache for a model of `layers` layers.
+    pub fn new(layers: usize) -> Self {
+        Self {
+            layers: vec![None; layers],
+            length: 0,
+        }
+    }
+}
+
+/// A batch on the device.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Rows.
+    pub batch: usize,
+    /// Tokens of a row.
+    pub time: usize,
+    /// Token ids `[batch · time]`.
+    pub ids: Tensor<1, Int>,
+    /// Cosines and sines of the tokens' positions.
+    pub rotation: Rotation,
+    /// Mask of layers that see every earlier token `[batch or 1, 1, time, past + time]`.
+    pub full_mask: Tensor<4>,
+    /// Mask of sliding-window layers, where the model has any.
+    pub sliding_mask: Option<Tensor<4>>,
+}
+
+impl Input {
+    /// Uploads `sequences`, `past` tokens of which are in a [`Cache`] already (documents and a
+    /// past together have no use and are not combined).
+    pub fn new(
+        config: &ModelConfig,
+        sequences: &Sequences,
+        past: usize,
+        device: &Device,
+    ) -> Self {
+        let device = &device.clone().without_autodiff();
+        let Sequences { batch, time, .. } = *sequences;
+        let ids = Tensor::from_data(
+            TensorData::new(sequences.ids.clone(), [batch * time]),
+            device,
+        );
+        let rotation = match &sequences.positions {
+            Some(positions) => {
+                rotary::rotation(&config.rope, config.rotary_dim(), positions, batch, device)
+            }
+            None => {
+                let positions: Vec<i32> = (past as i32..(past + time) as i32).collect();
+                rotary::rotation(&config.rope, config.rotary_dim(), &positions, 1, device)
+            }
+        };
+        let slides = (0..config.num_hidden_layers).any(|layer| config.layer_window(layer).is_some());
+        Self {
+            batch,
+            time,
+            ids,
+            rotation,
+            full_mask: mask(sequences, past, None, device),
+            sliding_mask: slides.then(|| mask(sequences, past, config.sliding_window, device)),
+        }
+    }
+}
+
+fn mask(sequences: &Sequences, past: usize, window: Option<usize>, device: &Device) -> Tensor<4> {
+    let Sequences { time, .. } = *sequences;
+    let rows = if sequences.documents.is_some() {
+        sequences.batch
+    } else {
+        1
+    };
+    let length = past + time;
+    let window = window.unwrap_or(usize::MAX);
+    let mut values = vec![HIDDEN; rows * time * length];
+    for row in 0..rows {
+        let documents = sequences
+            .documents
+            .as_ref()
+            .map(|documents| &documents[row * time..(row + 1) * time]);
+        for query in 0..time {
+            let at = (row * time + query) * length;
+            let last = past + query;
+            let first = (last + 1).saturating_sub(window);
+            match documents {
+                None => values[at + first..=at + last].fill(0.0),
+                Some(documents) => {
+                    for key in first..=last {
+                        if documents[key] == documents[query] {
+                            values[at + key] = 0.0;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [rows, 1, time, length]), device)
+}

@@ -1,0 +1,11 @@
+//! Training objectives: cross-entropy and what keeps routers healthy.
+//!
+//! Every term is a sum over tokens divided by a count of the whole optimizer step, never of a
+//! micro-batch, so that accumulation over micro-batches equals one large batch. The one exception
+//! is a balance loss per micro-batch, whose value depends on the division by definition.
+
+mod balance;
+mod config;
+
+pub use balance::{Frequencies, RouterTerms, StepSize, router_terms, update_correction_bias};
+pub use config::{BalanceScope, RouterObjective};

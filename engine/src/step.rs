@@ -1,0 +1,233 @@
+//! Forward and backward over the micro-batches of one optimizer step.
+
+use bellows_kernels::cross_entropy::linear_cross_entropy;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::model::{Decoder, Forward, Input, Sequences};
+use crate::objective::{BalanceScope, Frequencies, RouterObjective, StepSize, router_terms};
+use crate::observer::{Observer, add_routing, add_transitions};
+use crate::optim::Gradients;
+
+/// Label of a position that has none, as in Hugging Face's datasets.
+pub const IGNORE: i32 = -100;
+
+/// Sequences with their labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MicroBatch {
+    /// The tokens.
+    pub sequences: Sequences,
+    /// The token after each position, or [`IGNORE`] `[batch · time]`.
+    pub labels: Vec<i32>,
+}
+
+impl MicroBatch {
+    /// Positions that have a label.
+    pub fn label_count(&self) -> usize {
+        self.labels.iter().filter(|&&label| label != IGNORE).count()
+    }
+}
+
+/// Values of one step's objective.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    /// The whole objective: cross-entropy plus the weighted router terms.
+    pub total: f64,
+    /// Mean cross-entropy of the labels, in nat.
+    pub cross_entropy: f64,
+    /// Load-balancing loss before its coefficient.
+    pub balance: f64,
+    /// Router z-loss before its coefficient.
+    pub z: f64,
+}
+
+/// What [`run`] returns.
+#[derive(Debug)]
+pub struct StepResult {
+    /// Values of the objective.
+    pub losses: Losses,
+    /// Gradients of the objective over all micro-batches.
+    pub gradients: Gradients,
+    /// Choices of the whole step.
+    pub frequencies: Frequencies,
+    /// Sizes of the step.
+    pub size: StepSize,
+    /// Slots left out because an expert was full.
+    pub dropped: u64,
+}
+
+/// Sizes of a step of `batches`.
+pub fn size_of(batches: &[MicroBatch]) -> StepSize {
+    StepSize {
+        tokens: batches
+            .iter()
+            .map(|batch| batch.sequences.batch * batch.sequences.time)
+            .sum(),
+        sequences: batches.iter().map(|batch| batch.sequences.batch).sum(),
+        labels: batches.iter().map(MicroBatch::label_count).sum(),
+    }
+}
+
+/// Cross-entropy of one batch.
+#[derive(Debug)]
+pub struct BatchLoss {
+    /// Sum of the labels' losses divided by `divisor`, `[1]`, tracked.
+    pub objective: Tensor<1>,
+    /// Loss of every position, 0 without a label `[batch · time]`.
+    pub losses: Tensor<1>,
+}
+
+/// Cross-entropy of the hidden states `[batch · time, hidden]` against `labels`, divided by
+/// `divisor` (the labels of the step).
+pub fn cross_entropy(
+    model: &Decoder,
+    hidden: Tensor<2>,
+    labels: &[i32],
+    divisor: usize,
+) -> BatchLoss {
+    let device = hidden.device().without_autodiff();
+    let weight = 1.0 / divisor.max(1) as f32;
+    let present = |label: &i32| *label != IGNORE;
+    let count = labels.len();
+    let ids: Vec<i32> = labels.iter().map(|&label| label.max(0)).collect();
+    let mask: Vec<f32> = labels
+        .iter()
+        .map(|label| f32::from(u8::from(present(label))))
+        .collect();
+    let mask = Tensor::<1>::from_data(TensorData::new(mask, [count]), &device);
+    let result = linear_cross_entropy(
+        hidden,
+        model.head(),
+        Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device),
+        mask.clone().mul_scalar(weight),
+    );
+    BatchLoss {
+        objective: result.objective,
+        losses: result.losses.mul(mask),
+    }
+}
+
+/// Runs forward and backward over `batches` and sums the gradients.
+///
+/// With `global` balancing over more than one micro-batch, a forward pass without gradients over
+/// all of them comes first, to count how often each expert is chosen in the whole step. `model`
+/// must be on an autodiff device.
+pub fn run(
+    model: &Decoder,
+    batches: &[MicroBatch],
+    objective: &RouterObjective,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> StepResult {
+    let size = size_of(batches);
+    let mixtures = model.config().moe_layers() > 0;
+    let whole_step = (mixtures && objective.balance == BalanceScope::Global && batches.len() > 1)
+        .then(|| count_frequencies(model, batches, device));
+    let mut losses = Losses::default();
+    let mut gradients = Gradients::default();
+    let mut frequencies = Frequencies::default();
+    let mut dropped = 0;
+    let (mut stats, mut transitions) = (Vec::new(), Vec::new());
+    for batch in batches {
+        let input = Input::new(model.config(), &batch.sequences, 0, device);
+        let Forward { hidden, routings } = model.forward(&input, None);
+        frequencies.add(&routings);
+        dropped += routings
+            .iter()
+            .map(|at| at.routing.plan.dropped() as u64)
+            .sum::<u64>();
+        let counted = match objective.balance {
+            BalanceScope::Global => whole_step.as_ref(),
+            BalanceScope::GlobalRunning => Some(&frequencies),
+            _ => None,
+        };
+        // A micro-batch is its share of the step: sums over its tokens, divided by the step's
+        // counts. Only the frequencies of `micro-batch` balancing are its own.
+        let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
+        let ce = cross_entropy(model, hidden, &batch.labels, size.labels).objective;
+        let mut total = ce.clone();
+        let mut parts = vec![ce.without_autodiff()];
+        if let Some(balance) = &terms.balance {
+            total = total.add(balance.clone().mul_scalar(objective.balance_coefficient));
+            parts.push(balance.clone().without_autodiff());
+        }
+        if let Some(z) = &terms.z {
+            total = total.add(z.clone().mul_scalar(objective.z_loss_coefficient));
+            parts.push(z.clone().without_autodiff());
+        }
+        if observer.wants_routing() {
+            add_routing(&mut stats, &routings);
+        }
+        if observer.wants_transitions() {
+            add_transitions(&mut transitions, &routings);
+        }
+        drop(routings);
+        gradients.accumulate(model, total.backward());
+        add_values(&mut losses, parts, &terms.balance, &terms.z);
+    }
+    losses.total = losses.cross_entropy
+        + objective.balance_coefficient * losses.balance
+        + objective.z_loss_coefficient * losses.z;
+    if !stats.is_empty() {
+        observer.routing(stats);
+    }
+    if !transitions.is_empty() {
+        observer.transitions(transitions);
+    }
+    StepResult {
+        losses,
+        gradients,
+        frequencies,
+        size,
+        dropped,
+    }
+}
+
+fn add_values(
+    losses: &mut Losses,
+    parts: Vec<Tensor<1>>,
+    balance: &Option<Tensor<1>>,
+    z: &Option<Tensor<1>>,
+) {
+    let values = Tensor::cat(parts, 0).into_data().convert::<f32>();
+    let mut values = values
+        .as_slice::<f32>()
+        .expect("converted to f32")
+        .iter()
+        .map(|&value| f64::from(value));
+    let mut next = || values.next().unwrap_or(0.0);
+    losses.cross_entropy += next();
+    if balance.is_some() {
+        losses.balance += next();
+    }
+    if z.is_some() {
+        losses.z += next();
+    }
+}
+
+/// Choices of every expert over all of `batches`, by forward passes without gradients.
+fn count_frequencies(model: &Decoder, batches: &[MicroBatch], device: &Device) -> Frequencies {
+    let model = model.valid();
+    let mut frequencies = Frequencies::default();
+    for batch in batches {
+        let input = Input::new(model.config(), &batch.sequences, 0, device);
+        frequencies.add(&model.forward(&input, None).routings);
+    }
+    frequencies
+}
+
+/// Sum of the losses of `batch`'s labels and their number, without gradients. `model` must come
+/// from [`Module::valid`](burn::module::Module::valid).
+pub fn evaluate(model: &Decoder, batch: &MicroBatch, device: &Device) -> (f64, usize) {
+    let input = Input::new(model.config(), &batch.sequences, 0, device);
+    let hidden = model.forward(&input, None).hidden;
+    let losses = cross_entropy(model, hidden, &batch.labels, 1).losses;
+    let losses = losses.into_data().convert::<f32>();
+    let sum = losses
+        .as_slice::<f32>()
+        .expect("converted to f32")
+        .iter()
+        .map(|&loss| f64::from(loss))
+        .sum();
+    (sum, batch.label_count())
+}

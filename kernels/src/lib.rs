@@ -1,0 +1,27 @@
+//! Operations for training Mixture-of-Experts and Chain-of-Experts language models on Burn tensors.
+//!
+//! One folder a family. Each `mod.rs` states the contract (shapes, what is kept for backward,
+//! source), each `reference.rs` computes it in plain Burn tensor operations: the oracle of tests
+//! and the path on every device without kernels of its own. A function called on tensors of an
+//! autodiff device records one step with a hand-written backward, so a family keeps for backward
+//! exactly what its contract says.
+//!
+//! | family | what |
+//! | --- | --- |
+//! | [`routing`] | router logits to chosen experts and weights |
+//! | [`experts`] | the SwiGLU experts of a mixture, and dense SwiGLU |
+//! | [`attention`] | masked softmax attention with grouped heads |
+//! | [`cross_entropy`] | hidden states and head to losses, without a `[tokens, vocabulary]` buffer |
+//! | [`norm`] | RMS normalisation |
+//! | [`rope`] | rotary position embedding |
+//! | [`adamw`] | one AdamW update |
+//! | [`vjp`] | how a family attaches its backward |
+
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod experts;
+pub mod norm;
+pub mod rope;
+pub mod routing;
+pub mod vjp;

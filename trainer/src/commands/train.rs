@@ -1,0 +1,151 @@
+//! `bellows train`.
+
+use std::path::Path;
+
+use bellows_record::RunWriter;
+use serde_json::json;
+
+use crate::cli::TrainArgs;
+use crate::config::RunConfig;
+use crate::error::Error;
+use crate::run::{Outcome, Session, Stop, train};
+use crate::ui::{Ui, count, duration, rate};
+
+/// Trains as a configuration says.
+///
+/// # Errors
+/// If the configuration, the data or the device is not usable (exit code 2), or training fails.
+pub fn run(args: TrainArgs, ui: &Ui) -> Result<(), Error> {
+    let loaded = RunConfig::load(&args.config, &args.overrides())?;
+    for warning in &loaded.warnings {
+        ui.warn(warning);
+    }
+    let stop = listen(ui)?;
+    let session = Session::start(loaded.config, &stop, ui)?;
+    let name = match &session.config.run.name {
+        Some(name) => name.clone(),
+        None => name_of(&args.config),
+    };
+    let mut config = session.config.clone();
+    config.run.name = Some(name.clone());
+    let writer = RunWriter::create(
+        &session.config.run.directory,
+        &name,
+        session.info(),
+        &config.to_toml()?,
+    )?;
+    announce(&session, ui);
+    let path = writer.path().to_owned();
+    let outcome = train(session, writer, &stop, ui, args.json).map_err(|error| {
+        error.help(format!("the run is in {}", path.display()))
+    })?;
+    tell(&outcome, &path, args.json, ui);
+    Ok(())
+}
+
+/// The name of a run without one: the configuration file's.
+fn name_of(config: &Path) -> String {
+    let stem = config.file_stem().unwrap_or_default().to_string_lossy();
+    let plain: String = stem
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    match plain.trim_matches('-') {
+        "" => "run".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Ctrl-C, told once.
+pub(super) fn listen(ui: &Ui) -> Result<Stop, Error> {
+    let ui = ui.clone();
+    Stop::listen(move || {
+        ui.note("stopping after this step; Ctrl-C again stops at once, without a checkpoint");
+    })
+}
+
+/// What is about to be trained, and where.
+pub(super) fn announce(session: &Session, ui: &Ui) {
+    let model = &session.config.model;
+    let (all, active) = model.parameter_counts();
+    let mut what = format!("{} parameters", count(all as u64));
+    if model.moe_layers() > 0 {
+        what += &format!(
+            ", {} active: {} of {} experts",
+            count(active as u64),
+            model.num_experts_per_tok,
+            model.n_routed_experts
+        );
+        if model.inner_iter > 1 {
+            what += &format!(", {} iterations", model.inner_iter);
+        }
+    }
+    ui.status("Model", what);
+    ui.status("Device", session.opened.name());
+    let train = &session.config.train;
+    ui.status(
+        "Training",
+        format!(
+            "{} steps of {} tokens",
+            count(train.steps),
+            count(train.tokens_per_step())
+        ),
+    );
+}
+
+/// How it ended.
+pub(super) fn tell(outcome: &Outcome, path: &Path, json: bool, ui: &Ui) {
+    if json {
+        let samples: Vec<_> = outcome
+            .samples
+            .iter()
+            .map(|(prompt, text)| json!({ "prompt": prompt, "text": text }))
+            .collect();
+        ui.json_line(&json!({
+            "event": if outcome.stopped.is_some() { "stopped" } else { "finished" },
+            "reason": outcome.stopped,
+            "step": outcome.step,
+            "steps": outcome.steps,
+            "tokens": outcome.tokens,
+            "seconds": outcome.seconds,
+            "loss": outcome.loss,
+            "validation_loss": outcome.validation_loss,
+            "unigram_entropy": outcome.unigram_entropy,
+            "samples": samples,
+            "run": path,
+        }));
+        return;
+    }
+    for (prompt, text) in &outcome.samples {
+        ui.print("");
+        ui.print(format!("{prompt}{text}"));
+    }
+    ui.print("");
+    let pace = outcome.tokens as f64 / outcome.seconds.max(1e-9);
+    let trained = format!(
+        "{} of {} steps, {} tokens in {} ({})",
+        count(outcome.step),
+        count(outcome.steps),
+        count(outcome.tokens),
+        duration(std::time::Duration::from_secs_f64(outcome.seconds)),
+        rate(pace, "tokens"),
+    );
+    match &outcome.stopped {
+        None => ui.status("Finished", trained),
+        Some(why) => ui.status("Stopped", format!("{why} after {trained}")),
+    }
+    ui.print(format!("training loss     {:.4} nat/token", outcome.loss));
+    if let Some(loss) = outcome.validation_loss {
+        ui.print(format!("validation loss   {loss:.4} nat/token"));
+        if let Some(entropy) = outcome.unigram_entropy {
+            ui.print(format!(
+                "unigram entropy   {entropy:.4} nat/token of the same tokens: the model is {:.4} below",
+                entropy - loss
+            ));
+        }
+    }
+    ui.print(format!("run               {}", path.display()));
+    if outcome.stopped.is_some() {
+        ui.note(format!("`bellows resume {}` goes on", path.display()));
+    }
+}

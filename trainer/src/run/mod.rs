@@ -1,0 +1,20 @@
+//! One training run: from a configuration, or a checkpoint, to its last step.
+//!
+//! [`Session`] opens device, data and model; [`train`](training::train) is the loop; [`Checkpoints`]
+//! writes in the background; [`Recorder`] turns what the engine reports into the run's record.
+
+mod batches;
+mod checkpoint;
+mod recorder;
+mod sample;
+mod session;
+mod stop;
+mod training;
+
+pub use batches::micro_batch;
+pub use checkpoint::{Checkpoints, State};
+pub use recorder::Recorder;
+pub use sample::continue_text;
+pub use session::Session;
+pub use stop::Stop;
+pub use training::{Outcome, train};

@@ -1,0 +1,195 @@
+//! What a run needs before its first step: device, data, model, optimizer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bellows_data::{Dataset, LoaderConfig, Split};
+use bellows_engine::model::{Decoder, Init};
+use bellows_engine::optim::AdamW;
+use bellows_record::{ModelSummary, RunInfo};
+use burn::tensor::Device;
+
+use super::checkpoint::load_optimizer;
+use super::{State, Stop};
+use crate::config::RunConfig;
+use crate::device::OpenDevice;
+use crate::error::Error;
+use crate::models::{ModelFolder, checkpoint_state};
+use crate::ui::{Ui, bytes, count};
+
+/// Everything opened.
+pub struct Session {
+    /// The resolved configuration.
+    pub config: RunConfig,
+    /// The device, and what is known of it.
+    pub opened: OpenDevice,
+    /// The same with autodiff.
+    pub device: Device,
+    /// The data.
+    pub dataset: Dataset,
+    /// The model, on the autodiff device.
+    pub model: Decoder,
+    /// Its optimizer.
+    pub optimizer: AdamW,
+    /// Where a resumed run goes on.
+    pub state: Option<State>,
+}
+
+impl Session {
+    /// A new run of `config`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the data or the device, or the tokenizer does not fit the model.
+    pub fn start(mut config: RunConfig, stop: &Stop, ui: &Ui) -> Result<Self, Error> {
+        let opened = open_device(&config, ui)?;
+        let progress = ui.data({
+            let stop = stop.clone();
+            move || stop.requested()
+        });
+        let dataset = Dataset::prepare(&config.data, &progress)?;
+        drop(progress);
+        fit_vocabulary(&mut config, &dataset)?;
+        describe_data(&dataset, ui);
+        let device = opened.device.clone().autodiff();
+        let mut init = Init::random(&device, config.run.seed, config.model.initializer_range);
+        let model = Decoder::new(&mut init, &config.model);
+        let optimizer = AdamW::new(&config.optimizer);
+        Ok(Self {
+            config,
+            opened,
+            device,
+            dataset,
+            model,
+            optimizer,
+            state: None,
+        })
+    }
+
+    /// Goes on from `checkpoint` with the run's `config`.
+    ///
+    /// # Errors
+    /// If the checkpoint is damaged or of another configuration, or the data changed.
+    pub fn resume(
+        mut config: RunConfig,
+        checkpoint: &Path,
+        stop: &Stop,
+        ui: &Ui,
+    ) -> Result<Self, Error> {
+        let folder = ModelFolder::open(checkpoint)?;
+        let state = checkpoint_state(checkpoint)?;
+        let opened = open_device(&config, ui)?;
+        let progress = ui.data({
+            let stop = stop.clone();
+            move || stop.requested()
+        });
+        let dataset = Dataset::reopen(&config.data, &state.dataset, &progress)?;
+        drop(progress);
+        fit_vocabulary(&mut config, &dataset)?;
+        if folder.config != config.model {
+            return Err(Error::input(format!(
+                "{} belongs to another model than the run's config.toml describes",
+                checkpoint.display()
+            ))
+            .help("undo the change of [model] in config.toml, or train a new run"));
+        }
+        let device = opened.device.clone().autodiff();
+        let model = folder.load(&device)?;
+        let optimizer = AdamW::new(&config.optimizer);
+        let (optimizer, state) = load_optimizer(checkpoint, optimizer, &model, &device)?;
+        Ok(Self {
+            config,
+            opened,
+            device,
+            dataset,
+            model,
+            optimizer,
+            state: Some(state),
+        })
+    }
+
+    /// What the manifest says of the run.
+    pub fn info(&self) -> RunInfo {
+        let model = &self.config.model;
+        let (parameters, active_parameters) = model.parameter_counts();
+        RunInfo {
+            program_version: env!("CARGO_PKG_VERSION").into(),
+            device: self.opened.record("f32"),
+            model: ModelSummary {
+                model_type: model.model_type.as_str().into(),
+                parameters: parameters as u64,
+                active_parameters: active_parameters as u64,
+                layers: model.num_hidden_layers as u32,
+                moe_layers: model.moe_layers() as u32,
+                iterations: model.inner_iter as u32,
+                experts: model.n_routed_experts as u32,
+                shared_experts: model.n_shared_experts as u32,
+                experts_per_token: model.num_experts_per_tok as u32,
+                hidden_size: model.hidden_size as u32,
+                vocabulary_size: model.vocab_size as u32,
+                sequence_length: self.config.train.sequence_length as u32,
+            },
+            total_steps: self.config.train.steps,
+        }
+    }
+
+    /// How batches are made.
+    pub fn loader_config(&self) -> LoaderConfig {
+        loader_config(&self.config)
+    }
+}
+
+/// How `config` makes batches.
+pub fn loader_config(config: &RunConfig) -> LoaderConfig {
+    LoaderConfig {
+        sequence_length: config.train.sequence_length,
+        batch_size: config.train.batch_size,
+        seed: config.run.seed,
+        packing: config.data.packing,
+        shuffle: config.data.shuffle,
+    }
+}
+
+fn open_device(config: &RunConfig, ui: &Ui) -> Result<OpenDevice, Error> {
+    let _spinner = ui.spinner("opening the device");
+    config.run.device.open()
+}
+
+/// `vocab_size = 0` takes the tokenizer's; a given one must hold the tokenizer.
+fn fit_vocabulary(config: &mut RunConfig, dataset: &Dataset) -> Result<(), Error> {
+    let tokens = dataset.tokenizer().vocab_size();
+    if config.model.vocab_size == 0 {
+        config.model.vocab_size = tokens;
+    }
+    if tokens > config.model.vocab_size {
+        return Err(Error::input(format!(
+            "the tokenizer has {tokens} tokens, model.vocab_size is only {}",
+            config.model.vocab_size
+        ))
+        .help("set model.vocab_size = 0 to take the tokenizer's size, or use a smaller tokenizer"));
+    }
+    Ok(())
+}
+
+fn describe_data(dataset: &Dataset, ui: &Ui) {
+    let report = dataset.report();
+    ui.status(
+        "Data",
+        format!(
+            "{} in {} documents: {} tokens to train on, {} to validate{}",
+            bytes(report.train.bytes + report.validation.bytes),
+            count(report.train.documents + report.validation.documents),
+            count(dataset.tokens(Split::Train)),
+            count(dataset.tokens(Split::Validation)),
+            if dataset.from_cache() { " (cached)" } else { "" }
+        ),
+    );
+    if report.replaced_sequences > 0 {
+        ui.warn(format!(
+            "{} invalid UTF-8 sequences in {} documents were replaced by \u{fffd}",
+            count(report.replaced_sequences),
+            count(report.documents_with_replacements)
+        ));
+    }
+    let tokenizer: &Arc<_> = dataset.tokenizer();
+    ui.status("Tokenizer", format!("{} tokens", count(tokenizer.vocab_size() as u64)));
+}

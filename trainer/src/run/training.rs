@@ -1,0 +1,491 @@
+//! The training loop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellows_data::{Batch, Loader, Split, Tokenizer, ValidationSet};
+use bellows_engine::generate::Sampling;
+use bellows_engine::model::Decoder;
+use bellows_engine::objective::update_correction_bias;
+use bellows_engine::optim::AdamW;
+use bellows_engine::step::{self, MicroBatch};
+use bellows_record::{Event, EventKind, RunState, RunWriter, Sample, StepMetrics};
+use burn::module::Module;
+use burn::tensor::Device;
+use serde_json::json;
+
+use super::recorder::{due, memory_use};
+use super::{Checkpoints, Recorder, Session, State, Stop, continue_text, micro_batch};
+use crate::config::RunConfig;
+use crate::error::Error;
+use crate::ui::{StepReport, TrainingPlan, TrainingProgress, Ui};
+
+/// Tokens a second are told over this many steps.
+const PACE_STEPS: usize = 20;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Last step done.
+    pub step: u64,
+    /// Steps planned.
+    pub steps: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Seconds trained.
+    pub seconds: f64,
+    /// Training loss of the last good step.
+    pub loss: f64,
+    /// Validation loss at the end, in nat a token.
+    pub validation_loss: Option<f64>,
+    /// Entropy of the validation labels' own unigram distribution, in nat a token.
+    pub unigram_entropy: Option<f64>,
+    /// Text sampled at the end: prompt and continuation.
+    pub samples: Vec<(String, String)>,
+    /// Why it ended before its last step.
+    pub stopped: Option<String>,
+}
+
+/// Trains `session` to its end and closes `writer`.
+///
+/// # Errors
+/// If the last checkpoint cannot be written, or too many steps in a row have no finite loss. What
+/// was written before stays.
+pub fn train(
+    session: Session,
+    writer: RunWriter,
+    stop: &Stop,
+    ui: &Ui,
+    json: bool,
+) -> Result<Outcome, Error> {
+    let writer = Arc::new(writer);
+    let outcome = Loop::new(session, writer.clone(), stop.clone(), ui, json)
+        .and_then(|training| training.run());
+    let (state, event) = match &outcome {
+        Ok(outcome) => match &outcome.stopped {
+            None => (RunState::Finished, (outcome.step, EventKind::Finished, String::new())),
+            Some(why) => (RunState::Stopped, (outcome.step, EventKind::Stopped, why.clone())),
+        },
+        Err(error) => (RunState::Failed, (0, EventKind::Failed, error.to_string())),
+    };
+    let (step, kind, reason) = event;
+    // The record tells of its own trouble below; a lost closing event is not worth a second error.
+    let _ = writer.event(Event::new(step, kind, reason));
+    let closed = match Arc::try_unwrap(writer) {
+        Ok(writer) => writer.finish(state).map_err(Error::from),
+        Err(shared) => shared.flush().map_err(Error::from),
+    };
+    match (outcome, closed) {
+        (Ok(_), Err(error)) => Err(error),
+        (outcome, _) => outcome,
+    }
+}
+
+struct Loop<'a> {
+    config: RunConfig,
+    device: Device,
+    model: Decoder,
+    optimizer: AdamW,
+    loader: Loader,
+    validation: Option<ValidationSet>,
+    tokenizer: Arc<Tokenizer>,
+    state: State,
+    recorder: Recorder,
+    checkpoints: Checkpoints,
+    stop: Stop,
+    ui: &'a Ui,
+    live: Option<TrainingProgress>,
+    started: Instant,
+    seconds_before: f64,
+    /// Ends of recent steps and the tokens seen by then.
+    pace: std::collections::VecDeque<(Instant, u64)>,
+    loss: f64,
+    last_validation: Option<f64>,
+    best_validation: Option<f64>,
+    peak_memory: u64,
+    saved: Option<u64>,
+}
+
+impl<'a> Loop<'a> {
+    fn new(
+        session: Session,
+        writer: Arc<RunWriter>,
+        stop: Stop,
+        ui: &'a Ui,
+        json: bool,
+    ) -> Result<Self, Error> {
+        let loader_config = session.loader_config();
+        let Session {
+            config,
+            device,
+            dataset,
+            model,
+            optimizer,
+            state,
+            ..
+        } = session;
+        let resumed = state.is_some();
+        let loader = match &state {
+            Some(state) => dataset.resume_loader(&loader_config, &state.loader)?,
+            None => dataset.loader(&loader_config)?,
+        };
+        let state = state.unwrap_or_else(|| State {
+            step: 0,
+            updates: 0,
+            tokens: 0,
+            seconds: 0.0,
+            skipped_in_a_row: 0,
+            validation_loss: None,
+            loader: loader.state(),
+            dataset: dataset.id().clone(),
+        });
+        let validation = if dataset.has_validation() {
+            let batches = (config.evaluate.batches > 0).then_some(config.evaluate.batches);
+            Some(dataset.validation(&loader_config, batches)?)
+        } else {
+            None
+        };
+        let length = config.train.sequence_length;
+        let sequences = config.record.probe_tokens.div_ceil(length);
+        let probe = (sequences > 0 && dataset.tokens(Split::Validation) > 0)
+            .then(|| dataset.probe(length.min(config.record.probe_tokens), sequences))
+            .transpose()?;
+        let recorder = Recorder::new(writer.clone(), config.record.clone(), probe);
+        let kind = if resumed {
+            EventKind::Resumed
+        } else {
+            recorder.write_probe()?;
+            EventKind::Started
+        };
+        writer.event(Event::new(state.step, kind, "").elapsed(state.seconds))?;
+        let time_limit = config
+            .train
+            .max_minutes
+            .map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+        let live = ui.training(TrainingPlan {
+            done: state.step,
+            steps: config.train.steps,
+            time_limit,
+            json,
+        });
+        let tokenizer = dataset.tokenizer().clone();
+        Ok(Self {
+            checkpoints: Checkpoints::new(writer, tokenizer.clone(), config.checkpoint.clone()),
+            config,
+            device,
+            model,
+            optimizer,
+            loader,
+            validation,
+            tokenizer,
+            recorder,
+            stop,
+            ui,
+            live: Some(live),
+            started: Instant::now(),
+            seconds_before: state.seconds,
+            pace: [(Instant::now(), state.tokens)].into(),
+            loss: f64::NAN,
+            last_validation: state.validation_loss,
+            best_validation: state.validation_loss,
+            peak_memory: 0,
+            saved: resumed.then_some(state.step),
+            state,
+        })
+    }
+
+    fn run(mut self) -> Result<Outcome, Error> {
+        // A run resumed at its last step has nothing left to do but its end.
+        let mut ending = self.ending();
+        let stopped = loop {
+            match ending {
+                Some(stopped) => break stopped,
+                None => ending = self.step()?,
+            }
+        };
+        self.finish(stopped)
+    }
+
+    /// Seconds trained, in this process and before.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// One optimizer step and what is due after it. Returns why it was the last, if it was.
+    fn step(&mut self) -> Result<Option<Option<String>>, Error> {
+        let began = Instant::now();
+        let step = self.state.step + 1;
+        let batches: Vec<Batch> = (0..self.config.train.accumulation)
+            .map(|_| self.loader.next_batch())
+            .collect();
+        let micro: Vec<MicroBatch> = batches.iter().map(micro_batch).collect();
+        let total = self.config.train.steps;
+        let learning_rate =
+            self.config.optimizer.learning_rate * self.config.schedule.factor(step, total);
+
+        self.recorder.begin(step, &self.model);
+        let objective = &self.config.router;
+        let result = step::run(&self.model, &micro, objective, &self.device, &mut self.recorder);
+        let losses = result.losses;
+        let mut gradient_norm = f64::NAN;
+        let mut applied = false;
+        if losses.total.is_finite() {
+            let model = self.model.clone();
+            let (model, update) = self.optimizer.update(model, result.gradients, learning_rate);
+            self.model = model;
+            gradient_norm = update.gradient_norm;
+            applied = update.applied;
+        }
+        if applied && objective.bias_update_speed > 0.0 {
+            let speed = objective.bias_update_speed;
+            update_correction_bias(&mut self.model, &result.frequencies, speed);
+        }
+        self.state.step = step;
+        self.state.updates = self.optimizer.updates;
+        self.state.tokens += result.size.tokens as u64;
+        self.state.loader = self.loader.state();
+        self.state.validation_loss = None;
+        if applied {
+            self.loss = losses.total;
+            self.state.skipped_in_a_row = 0;
+        } else {
+            self.skip(step, &batches, losses.total, gradient_norm)?;
+        }
+
+        let ending = self.ending();
+        if due_at(self.config.evaluate.every, step) || (ending.is_some() && !self.stop.requested()) {
+            self.evaluate()?;
+        }
+        let metrics = StepMetrics {
+            step,
+            time: self.seconds(),
+            tokens: self.state.tokens,
+            loss: losses.total,
+            cross_entropy: losses.cross_entropy,
+            aux_loss: (losses.balance != 0.0).then_some(losses.balance),
+            z_loss: (losses.z != 0.0).then_some(losses.z),
+            validation_loss: self.state.validation_loss,
+            grad_norm: Some(gradient_norm),
+            learning_rate,
+            step_seconds: began.elapsed().as_secs_f64(),
+            dropped: result.dropped,
+            skipped: !applied,
+            ..StepMetrics::default()
+        };
+        self.report(metrics, applied)?;
+        if due_at(self.config.sample.every, step) && ending.is_none() {
+            self.sample()?;
+        }
+        if due_at(self.config.checkpoint.every, step) && self.saved != Some(step) {
+            self.save();
+        }
+        Ok(ending)
+    }
+
+    /// Why no further step follows; `Some(None)`: the last one is done.
+    fn ending(&self) -> Option<Option<String>> {
+        if self.state.step >= self.config.train.steps {
+            return Some(None);
+        }
+        if self.stop.requested() {
+            return Some(Some("interrupted".to_owned()));
+        }
+        let minutes = self.config.train.max_minutes?;
+        (self.seconds() >= minutes * 60.0).then(|| Some(format!("time limit of {minutes} minutes")))
+    }
+
+    /// Counts a step without a finite loss, and gives up after too many in a row.
+    fn skip(&mut self, step: u64, batches: &[Batch], loss: f64, norm: f64) -> Result<(), Error> {
+        self.state.skipped_in_a_row += 1;
+        let what = if loss.is_finite() {
+            format!("the gradient norm is {norm}")
+        } else {
+            format!("the loss is {loss}")
+        };
+        let origin: Vec<String> = batches
+            .iter()
+            .map(|batch| self.loader.describe(batch))
+            .collect();
+        let origin = origin.join("; ");
+        self.ui.warn(format!("step {step} skipped: {what}; its batch comes from {origin}"));
+        let event = Event::new(step, EventKind::Skipped, &what)
+            .elapsed(self.seconds())
+            .with("origin", origin.clone());
+        self.recorder.writer().event(event)?;
+        if self.state.skipped_in_a_row >= self.config.train.skip_limit.max(1) {
+            return Err(Error::failed(format!(
+                "{} steps in a row had no finite loss; the last batch came from {origin}",
+                self.state.skipped_in_a_row
+            ))
+            .help("lower optimizer.learning_rate, or resume from an earlier checkpoint with --from STEP"));
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, mut metrics: StepMetrics, applied: bool) -> Result<(), Error> {
+        let memory = memory_use(&self.device);
+        self.peak_memory = self.peak_memory.max(memory.in_use.unwrap_or(0));
+        self.pace.push_back((Instant::now(), self.state.tokens));
+        while self.pace.len() > PACE_STEPS {
+            self.pace.pop_front();
+        }
+        if let (Some(first), Some(last)) = (self.pace.front(), self.pace.back()) {
+            let seconds = last.0.duration_since(first.0).as_secs_f64().max(1e-9);
+            metrics.tokens_per_second = (last.1 - first.1) as f64 / seconds;
+        }
+        metrics.memory_bytes = memory.in_use;
+        metrics.peak_memory_bytes = (self.peak_memory > 0).then_some(self.peak_memory);
+        let report = StepReport {
+            step: metrics.step,
+            loss: metrics.loss,
+            validation_loss: self.last_validation,
+            learning_rate: metrics.learning_rate,
+            tokens_per_second: metrics.tokens_per_second,
+            memory_bytes: memory.in_use,
+        };
+        if let Some(live) = &mut self.live {
+            live.step(report);
+        }
+        let wanted = due(self.config.record.metrics_every, metrics.step)
+            || metrics.step == self.config.train.steps
+            || metrics.validation_loss.is_some()
+            || metrics.skipped;
+        let mut outcome = Ok(());
+        if wanted {
+            outcome = self.recorder.writer().metrics(metrics).map_err(Error::from);
+        }
+        if applied {
+            let rows = self.recorder.commit(&self.model, &self.optimizer, &self.device);
+            outcome = outcome.and(rows);
+        }
+        // A full disk must not end a run that could go on: say so, rows are retried.
+        if let Err(error) = outcome {
+            self.ui.warn(format!("the record: {error}"));
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<(), Error> {
+        let Some(validation) = &self.validation else {
+            return Ok(());
+        };
+        let model = self.model.valid();
+        let (mut sum, mut labels) = (0.0, 0);
+        for batch in validation.batches() {
+            let (loss, count) = step::evaluate(&model, &micro_batch(&batch), &self.device);
+            sum += loss;
+            labels += count;
+        }
+        let loss = sum / labels.max(1) as f64;
+        self.state.validation_loss = Some(loss);
+        self.last_validation = Some(loss);
+        let event = Event::new(self.state.step, EventKind::Evaluated, "")
+            .elapsed(self.seconds())
+            .with("validation_loss", loss)
+            .with("labels", labels as u64);
+        self.recorder.writer().event(event)?;
+        let better = self.best_validation.is_none_or(|best| loss < best);
+        if better {
+            self.best_validation = Some(loss);
+        }
+        let every = self.config.checkpoint.every;
+        let soon = every > 0 && self.state.step.is_multiple_of(every);
+        if better && self.config.checkpoint.keep_best && every > 0 && !soon {
+            self.save();
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<Vec<(String, String)>, Error> {
+        let settings = &self.config.sample;
+        let sampling = Sampling {
+            max_tokens: settings.max_tokens,
+            temperature: settings.temperature,
+            top_k: (settings.top_k > 0).then_some(settings.top_k),
+            top_p: (settings.top_p < 1.0).then_some(settings.top_p),
+            // Another draw at each step, the same one after a resume.
+            seed: self.config.run.seed ^ self.state.step.rotate_left(32),
+        };
+        let model = self.model.valid();
+        let mut texts = Vec::new();
+        for prompt in &settings.prompts {
+            let text = continue_text(&model, &self.tokenizer, prompt, &sampling, &self.device)?;
+            let mut sample = Sample {
+                step: self.state.step,
+                prompt: prompt.clone(),
+                text: text.clone(),
+                ..Sample::default()
+            };
+            for (key, value) in [
+                ("temperature", json!(settings.temperature)),
+                ("top_k", json!(settings.top_k)),
+                ("top_p", json!(settings.top_p)),
+                ("seed", json!(sampling.seed)),
+            ] {
+                sample.settings.insert(key.to_owned(), value);
+            }
+            self.recorder.writer().sample(sample)?;
+            texts.push((prompt.clone(), text));
+        }
+        Ok(texts)
+    }
+
+    /// Begins a checkpoint. Trouble with the one before is told, and training goes on: the last
+    /// good one stays.
+    fn save(&mut self) {
+        self.saved = Some(self.state.step);
+        self.state.seconds = self.seconds();
+        let state = self.state.clone();
+        if let Err(error) = self.checkpoints.save(&self.model, &self.optimizer, state) {
+            self.warn_checkpoint(&error);
+        }
+    }
+
+    fn warn_checkpoint(&self, error: &Error) {
+        self.ui.warn(format!("a checkpoint could not be written: {error}"));
+        let event = Event::new(self.state.step, EventKind::Warning, format!("checkpoint: {error}"));
+        // The same full disk may refuse the event; the warning above has told it.
+        let _ = self.recorder.writer().event(event.elapsed(self.seconds()));
+    }
+
+    fn finish(mut self, stopped: Option<String>) -> Result<Outcome, Error> {
+        if let Some(live) = self.live.take() {
+            live.finish();
+        }
+        let interrupted = self.stop.requested();
+        let mut samples = Vec::new();
+        if !interrupted {
+            if self.state.validation_loss.is_none() {
+                let _spinner = self.ui.spinner("validating");
+                self.evaluate()?;
+            }
+            samples = self.sample()?;
+        }
+        if self.saved != Some(self.state.step) {
+            self.save();
+        }
+        {
+            let _spinner = self.ui.spinner("writing the checkpoint");
+            self.checkpoints.wait()?;
+        }
+        Ok(Outcome {
+            step: self.state.step,
+            steps: self.config.train.steps,
+            tokens: self.state.tokens,
+            seconds: self.seconds(),
+            loss: self.loss,
+            validation_loss: self.state.validation_loss,
+            unigram_entropy: self
+                .validation
+                .as_ref()
+                .map(|validation| validation.unigram_entropy()),
+            samples,
+            stopped,
+        })
+    }
+}
+
+/// Whether something done every `every` steps (0: never) is due at `step`.
+fn due_at(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
