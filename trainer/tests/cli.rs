@@ -124,6 +124,15 @@ fn a_device_that_is_no_device_is_refused_with_the_forms() {
 }
 
 #[test]
+fn a_device_that_does_not_exist_is_refused_with_those_that_do() {
+    let message = refused("", &["--device", "gpu:99"]);
+    assert!(
+        message.contains("there is no device gpu:99; this machine has cpu"),
+        "{message}"
+    );
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2_and_help_is_0() {
     let folder = tempfile::tempdir().expect("a folder");
     for (arguments, code) in [

@@ -243,7 +243,7 @@ pub struct EvalArgs {
     /// Folder of a run, of a checkpoint or of a Hugging Face model
     #[arg(value_name = "RUN")]
     pub model: PathBuf,
-    /// Configuration whose [data] is used; needed where the folder is not a run's
+    /// Configuration whose data section is used; needed where the folder is not a run's
     #[arg(long, value_name = "CONFIG")]
     pub data: Option<PathBuf>,
     /// Change a setting of that configuration; may be repeated

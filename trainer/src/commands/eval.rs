@@ -23,9 +23,8 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<(), Error> {
     let loaded = match &args.data {
         Some(file) => RunConfig::load(file, &args.set)?,
         None => {
-            let reader = RunReader::open(&args.model).map_err(|error| {
-                Error::from(error).help("give the data with --data CONFIG")
-            })?;
+            let reader = RunReader::open(&args.model)
+                .map_err(|error| Error::from(error).help("give the data with --data CONFIG"))?;
             let file = args.model.join("config.toml").display().to_string();
             RunConfig::parse(&reader.config()?, &file, &[])?
         }
@@ -91,9 +90,14 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<(), Error> {
             "vocabulary": tokenizer.vocab_size(),
         }));
     } else {
-        ui.print(format!("validation loss   {loss:.4} nat/token over {} tokens", count(labels as u64)));
+        ui.print(format!(
+            "validation loss   {loss:.4} nat/token over {} tokens",
+            count(labels as u64)
+        ));
         ui.print(format!("perplexity        {:.2}", loss.exp()));
-        ui.print(format!("unigram entropy   {entropy:.4} nat/token of the same tokens"));
+        ui.print(format!(
+            "unigram entropy   {entropy:.4} nat/token of the same tokens"
+        ));
     }
     Ok(())
 }

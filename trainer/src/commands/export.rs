@@ -18,7 +18,13 @@ use crate::ui::{Ui, bytes};
 /// is not empty (exit code 2); if it cannot be written.
 pub fn run(args: ExportArgs, ui: &Ui) -> Result<(), Error> {
     let folder = ModelFolder::open(&resolve(&args.run, args.checkpoint)?)?;
-    let token = |name: &str| folder.json.get(name).and_then(Value::as_u64).map(|id| id as u32);
+    let token = |name: &str| {
+        folder
+            .json
+            .get(name)
+            .and_then(Value::as_u64)
+            .map(|id| id as u32)
+    };
     let config = huggingface::to_json(&folder.config, token("bos_token_id"), token("eos_token_id"))
         .map_err(|error| {
             Error::input(error.to_string())

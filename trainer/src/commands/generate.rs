@@ -22,7 +22,9 @@ pub fn run(args: GenerateArgs, ui: &Ui) -> Result<(), Error> {
         prompt.clear();
         std::io::stdin()
             .read_to_string(&mut prompt)
-            .map_err(|error| Error::input("cannot read the prompt from standard input").because(error))?;
+            .map_err(|error| {
+                Error::input("cannot read the prompt from standard input").because(error)
+            })?;
     }
     let folder = ModelFolder::open(&resolve(&args.model, args.checkpoint)?)?;
     let tokenizer = folder.tokenizer()?;

@@ -36,7 +36,10 @@ pub fn run(args: ImportArgs, ui: &Ui) -> Result<(), Error> {
     // eos may be a list in newer files; the first is what generation stops at.
     let token = |name: &str| {
         let value = folder.json.get(name)?;
-        let first = value.as_array().and_then(|list| list.first()).unwrap_or(value);
+        let first = value
+            .as_array()
+            .and_then(|list| list.first())
+            .unwrap_or(value);
         first.as_u64().map(|id| id as u32)
     };
     let (bos, eos) = (token("bos_token_id"), token("eos_token_id"));
@@ -79,7 +82,10 @@ pub fn run(args: ImportArgs, ui: &Ui) -> Result<(), Error> {
 /// # Errors
 /// If it holds anything, or cannot be made.
 pub(super) fn empty_folder(folder: &Path) -> Result<(), Error> {
-    if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+    if folder
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+    {
         return Err(Error::input(format!("{} is not empty", folder.display()))
             .help("name a folder that does not exist; nothing is overwritten"));
     }

@@ -39,7 +39,10 @@ pub fn run(args: ResumeArgs, ui: &Ui) -> Result<(), Error> {
         .help("give a larger number of steps with --steps N"));
     }
     let stop = listen(ui)?;
-    ui.status("Resuming", format!("{} from step {step}", args.run.display()));
+    ui.status(
+        "Resuming",
+        format!("{} from step {step}", args.run.display()),
+    );
     let session = Session::resume(loaded.config, &checkpoint, &stop, ui)?;
     let writer = RunWriter::resume(&args.run, session.info(), step + 1)?;
     if !overrides.is_empty() {

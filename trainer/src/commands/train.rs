@@ -22,38 +22,20 @@ pub fn run(args: TrainArgs, ui: &Ui) -> Result<(), Error> {
     }
     let stop = listen(ui)?;
     let session = Session::start(loaded.config, &stop, ui)?;
-    let name = match &session.config.run.name {
-        Some(name) => name.clone(),
-        None => name_of(&args.config),
-    };
-    let mut config = session.config.clone();
-    config.run.name = Some(name.clone());
+    // A configuration without a name has that of its file.
+    let run = &session.config.run;
     let writer = RunWriter::create(
-        &session.config.run.directory,
-        &name,
+        &run.directory,
+        run.name.as_deref().unwrap_or("run"),
         session.info(),
-        &config.to_toml()?,
+        &session.config.to_toml()?,
     )?;
     announce(&session, ui);
     let path = writer.path().to_owned();
-    let outcome = train(session, writer, &stop, ui, args.json).map_err(|error| {
-        error.help(format!("the run is in {}", path.display()))
-    })?;
+    let outcome = train(session, writer, &stop, ui, args.json)
+        .inspect_err(|_| ui.note(format!("the run is in {}", path.display())))?;
     tell(&outcome, &path, args.json, ui);
     Ok(())
-}
-
-/// The name of a run without one: the configuration file's.
-fn name_of(config: &Path) -> String {
-    let stem = config.file_stem().unwrap_or_default().to_string_lossy();
-    let plain: String = stem
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    match plain.trim_matches('-') {
-        "" => "run".to_owned(),
-        name => name.to_owned(),
-    }
 }
 
 /// Ctrl-C, told once.

@@ -13,7 +13,10 @@ use crate::verify::{KINDS, Report, verify};
 /// If a folder cannot be read (exit code 2), or a number is off (exit code 1).
 pub fn run(args: VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let device = args.device.open()?;
-    ui.status("Verifying", format!("{} folders on {}", args.folders.len(), device.name()));
+    ui.status(
+        "Verifying",
+        format!("{} folders on {}", args.folders.len(), device.name()),
+    );
     let mut reports = Vec::new();
     for folder in &args.folders {
         let _spinner = ui.spinner(folder.display().to_string());
@@ -42,7 +45,11 @@ pub fn run(args: VerifyArgs, ui: &Ui) -> Result<(), Error> {
 }
 
 fn show(report: &Report, ui: &Ui) {
-    let verdict = if report.passed() { "equal" } else { "DIFFERENT" };
+    let verdict = if report.passed() {
+        "equal"
+    } else {
+        "DIFFERENT"
+    };
     ui.print(format!("{}: {verdict}", report.folder.display()));
     let mut table = Table::new(["what", "worst", "error", "tolerance", ""]).right(&[2, 3]);
     for kind in KINDS {

@@ -114,7 +114,8 @@ impl ModelFolder {
                 index.display()
             ))
         };
-        let json: Value = serde_json::from_str(&text).map_err(|error| malformed().because(error))?;
+        let json: Value =
+            serde_json::from_str(&text).map_err(|error| malformed().because(error))?;
         let map = json
             .get("weight_map")
             .and_then(Value::as_object)
@@ -140,8 +141,9 @@ impl ModelFolder {
 }
 
 fn weight_error(error: WeightError) -> Error {
-    Error::input(error.to_string())
-        .help("the file is damaged or belongs to another model; get it again, or use another checkpoint")
+    Error::input(error.to_string()).help(
+        "the file is damaged or belongs to another model; get it again, or use another checkpoint",
+    )
 }
 
 /// Maps `file` into memory.
@@ -163,16 +165,18 @@ pub(crate) fn map(file: &Path) -> Result<Mmap, Error> {
 /// If there is neither, or the run has no such checkpoint.
 pub fn resolve(path: &Path, choice: CheckpointChoice) -> Result<PathBuf, Error> {
     if !path.exists() {
-        return Err(
-            Error::input(format!("{} does not exist", path.display())).help("`bellows runs` lists runs")
-        );
+        return Err(Error::input(format!("{} does not exist", path.display()))
+            .help("`bellows runs` lists runs"));
     }
     if !bellows_record::is_run(path) {
         return Ok(path.to_owned());
     }
     let checkpoints = bellows_record::list_checkpoints(path)?;
     let steps = || {
-        let steps: Vec<String> = checkpoints.iter().map(|(step, _)| step.to_string()).collect();
+        let steps: Vec<String> = checkpoints
+            .iter()
+            .map(|(step, _)| step.to_string())
+            .collect();
         steps.join(", ")
     };
     let found = match choice {

@@ -31,7 +31,12 @@ impl View for Bytes<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.0.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()
+        self.0
+            .values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect::<Vec<u8>>()
+            .into()
     }
 
     fn data_len(&self) -> usize {
@@ -44,7 +49,9 @@ impl View for Bytes<'_> {
 /// # Errors
 /// If the file cannot be written in full.
 pub fn write_tensors(tensors: &[NamedTensor], file: &Path) -> Result<(), Error> {
-    let views = tensors.iter().map(|tensor| (tensor.name.as_str(), Bytes(tensor)));
+    let views = tensors
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), Bytes(tensor)));
     // transformers refuses files that don't say which framework's layout they have.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::tensor::serialize_to_file(views, Some(metadata), file)
@@ -93,7 +100,11 @@ pub fn write_model(
     for (index, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
         write_tensors(shard, &folder.join(&name))?;
-        map.extend(shard.iter().map(|tensor| (tensor.name.clone(), name.clone())));
+        map.extend(
+            shard
+                .iter()
+                .map(|tensor| (tensor.name.clone(), name.clone())),
+        );
         names.push(name);
     }
     let total: usize = tensors.iter().map(|tensor| tensor.values.len() * 4).sum();
@@ -139,7 +150,10 @@ mod tests {
     #[test]
     fn shards_stay_within_the_limit_and_lose_nothing() {
         let tensors = tensors(&[2, 2, 9, 1, 1]);
-        let lengths: Vec<usize> = split(&tensors, 16).iter().map(|shard| shard.len()).collect();
+        let lengths: Vec<usize> = split(&tensors, 16)
+            .iter()
+            .map(|shard| shard.len())
+            .collect();
         assert_eq!(lengths, [2, 1, 2]);
     }
 }

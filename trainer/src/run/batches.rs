@@ -12,10 +12,11 @@ pub fn micro_batch(batch: &Batch) -> MicroBatch {
         .segment_ids
         .chunks_exact(time)
         .all(|row| row.iter().all(|&segment| segment == row[0]));
-    let from_zero = batch
-        .position_ids
-        .chunks_exact(time)
-        .all(|row| row.iter().enumerate().all(|(at, &position)| position == at as i32));
+    let from_zero = batch.position_ids.chunks_exact(time).all(|row| {
+        row.iter()
+            .enumerate()
+            .all(|(at, &position)| position == at as i32)
+    });
     MicroBatch {
         sequences: Sequences {
             batch: batch.batch_size,

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::CheckpointSection;
 use crate::error::Error;
-use crate::models::{Texts, best_checkpoint, checkpoint_state, write_model, write_tensors};
 use crate::models::map_file;
+use crate::models::{Texts, best_checkpoint, checkpoint_state, write_model, write_tensors};
 
 /// What a run needs besides weights and moments to go on exactly. `state.json` of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,7 +64,11 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// For the run that `record` writes.
-    pub fn new(record: Arc<RunWriter>, tokenizer: Arc<Tokenizer>, policy: CheckpointSection) -> Self {
+    pub fn new(
+        record: Arc<RunWriter>,
+        tokenizer: Arc<Tokenizer>,
+        policy: CheckpointSection,
+    ) -> Self {
         Self {
             record,
             tokenizer,
@@ -111,7 +115,10 @@ impl Checkpoints {
         match self.writing.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(result)) => result.map(|_| ()).map_err(|error| {
-                error.help("the last complete checkpoint is kept; free some space or change run.directory")
+                // A full disk is for the user to mend: exit code 2.
+                Error::input("a checkpoint could not be written").because(error).help(
+                    "the last complete checkpoint is kept: free some space, then `bellows resume` goes on from it",
+                )
             }),
             Some(Err(_)) => Err(Error::failed("the thread that writes checkpoints ended by a panic")),
         }
@@ -136,7 +143,13 @@ impl Checkpoints {
             biases: biases.collect(),
             moments: optimizer
                 .state()
-                .map(|(name, moments)| (name.to_owned(), moments.first.clone(), moments.second.clone()))
+                .map(|(name, moments)| {
+                    (
+                        name.to_owned(),
+                        moments.first.clone(),
+                        moments.second.clone(),
+                    )
+                })
                 .collect(),
             config,
             model: model.config().clone(),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bellows_data::ProbeSet;
 use bellows_engine::model::{Decoder, Input};
 use bellows_engine::observer::{Observer, RoutingStats, Transitions};
-use bellows_engine::optim::AdamW;
+use bellows_engine::optim::{AdamW, Gradients};
 use bellows_engine::weights::parameters;
 use bellows_record::{
-    MemoryRow, ProbeToken, RouterRow, RoutingRow, RunWriter, TraceRow, TransitionKind, TransitionRow,
+    MemoryRow, ProbeToken, RouterRow, RoutingRow, RunWriter, TraceRow, TransitionKind,
+    TransitionRow,
 };
 use burn::module::Module;
 use burn::tensor::Device;
@@ -26,6 +27,8 @@ pub struct Recorder {
     correction_bias: Vec<Vec<f32>>,
     /// Kept until the step is known to be good: a skipped step reports nothing.
     rows: (Vec<RoutingStats>, Vec<Transitions>),
+    /// Gradients and the allocator's totals while they were alive.
+    backward: Vec<MemoryRow>,
 }
 
 impl Recorder {
@@ -38,6 +41,7 @@ impl Recorder {
             step: 0,
             correction_bias: Vec::new(),
             rows: Default::default(),
+            backward: Vec::new(),
         }
     }
 
@@ -86,11 +90,28 @@ impl Recorder {
         }
     }
 
+    /// Notes the step's gradients for the memory ledger, while they are alive.
+    pub fn gradients(&mut self, gradients: &Gradients, device: &Device) {
+        self.backward.clear();
+        if due(self.settings.memory_every, self.step) {
+            let sizes = gradients.by_name.iter().map(|(name, gradient)| {
+                memory_row(BACKWARD, "gradients", name, gradient.dims()[0])
+            });
+            self.backward.extend(sizes);
+            self.backward.extend(allocator_rows(BACKWARD, device));
+        }
+    }
+
     /// Hands the step's rows to the record.
     ///
     /// # Errors
     /// An error of earlier rows, reported once; these rows are taken all the same.
-    pub fn commit(&mut self, model: &Decoder, optimizer: &AdamW, device: &Device) -> Result<(), Error> {
+    pub fn commit(
+        &mut self,
+        model: &Decoder,
+        optimizer: &AdamW,
+        device: &Device,
+    ) -> Result<(), Error> {
         let (stats, transitions) = std::mem::take(&mut self.rows);
         let mut result = Ok(());
         let mut keep = |outcome: bellows_record::Result<()>| {
@@ -103,10 +124,14 @@ impl Recorder {
             keep(self.writer.routers(self.step, router_rows(&stats)));
         }
         if !transitions.is_empty() {
-            keep(self.writer.transitions(self.step, transition_rows(&transitions)));
+            keep(
+                self.writer
+                    .transitions(self.step, transition_rows(&transitions)),
+            );
         }
         if due(self.settings.memory_every, self.step) {
-            let rows = memory_rows(model, optimizer, device);
+            let mut rows = std::mem::take(&mut self.backward);
+            rows.extend(memory_rows(model, optimizer, device));
             keep(self.writer.memory(self.step, rows));
         }
         if due(self.settings.traces_every, self.step)
@@ -120,7 +145,10 @@ impl Recorder {
     fn routing_rows(&self, stats: &[RoutingStats]) -> Vec<RoutingRow> {
         let mut rows = Vec::new();
         for (index, router) in stats.iter().enumerate() {
-            let bias = self.correction_bias.get(index).filter(|bias| !bias.is_empty());
+            let bias = self
+                .correction_bias
+                .get(index)
+                .filter(|bias| !bias.is_empty());
             for (expert, (&tokens, &probability)) in
                 router.chosen.iter().zip(&router.probability).enumerate()
             {
@@ -144,7 +172,12 @@ impl Recorder {
             return None;
         }
         let time = probe.batch.sequence_length;
-        let input = Input::new(model.config(), &micro_batch(&probe.batch).sequences, 0, device);
+        let input = Input::new(
+            model.config(),
+            &micro_batch(&probe.batch).sequences,
+            0,
+            device,
+        );
         let mut rows = Vec::new();
         for at in model.valid().forward(&input, None).routings {
             let plan = &at.routing.plan;
@@ -214,7 +247,12 @@ fn transition_rows(transitions: &[Transitions]) -> Vec<TransitionRow> {
         } else {
             TransitionKind::Layer
         };
-        for (index, &count) in pair.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (index, &count) in pair
+            .counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+        {
             rows.push(TransitionRow {
                 kind,
                 from_layer: pair.from.0 as u32,
@@ -230,40 +268,64 @@ fn transition_rows(transitions: &[Transitions]) -> Vec<TransitionRow> {
     rows
 }
 
-/// Weights and moments by layer, from the tensors that exist, and the allocator's totals.
-fn memory_rows(model: &Decoder, optimizer: &AdamW, device: &Device) -> Vec<MemoryRow> {
-    let row = |kind: &'static str, name: &str, elements: usize| MemoryRow {
-        moment: 0,
-        phase: "optimizer".into(),
+/// A moment of a step at which memory is looked at.
+#[derive(Clone, Copy)]
+struct Moment {
+    index: u32,
+    phase: &'static str,
+}
+
+const BACKWARD: Moment = Moment {
+    index: 0,
+    phase: "backward",
+};
+const OPTIMIZER: Moment = Moment {
+    index: 1,
+    phase: "optimizer",
+};
+
+fn memory_row(moment: Moment, kind: &'static str, name: &str, elements: usize) -> MemoryRow {
+    MemoryRow {
+        moment: moment.index,
+        phase: moment.phase.into(),
         layer: name
             .strip_prefix("layers.")
             .and_then(|rest| rest.split('.').next()?.parse().ok()),
         kind: kind.into(),
         owner: name.to_owned().into(),
         bytes: elements as u64 * 4,
-    };
-    let weights = parameters(model).into_iter();
-    let mut rows: Vec<MemoryRow> = weights
-        .map(|(name, shape, _)| row("weights", &name, shape.iter().product()))
-        .collect();
-    for (name, moments) in optimizer.state() {
-        let elements = moments.first.dims()[0] + moments.second.dims()[0];
-        rows.push(row("optimizer", name, elements));
     }
+}
+
+fn allocator_rows(moment: Moment, device: &Device) -> impl Iterator<Item = MemoryRow> {
     let memory = memory_use(device);
-    for (owner, bytes) in [("in_use", memory.in_use), ("reserved", memory.reserved)] {
-        if let Some(bytes) = bytes {
-            rows.push(MemoryRow {
-                moment: 0,
-                phase: "optimizer".into(),
+    [("in_use", memory.in_use), ("reserved", memory.reserved)]
+        .into_iter()
+        .filter_map(move |(owner, bytes)| {
+            Some(MemoryRow {
+                moment: moment.index,
+                phase: moment.phase.into(),
                 layer: None,
                 kind: "allocator".into(),
                 owner: owner.into(),
-                bytes,
-            });
-        }
-    }
-    rows
+                bytes: bytes?,
+            })
+        })
+}
+
+/// Weights and moments after the update, from the tensors that exist, and the allocator's totals.
+fn memory_rows(model: &Decoder, optimizer: &AdamW, device: &Device) -> Vec<MemoryRow> {
+    let weights = parameters(model)
+        .into_iter()
+        .map(|(name, shape, _)| memory_row(OPTIMIZER, "weights", &name, shape.iter().product()));
+    let moments = optimizer.state().map(|(name, moments)| {
+        let elements = moments.first.dims()[0] + moments.second.dims()[0];
+        memory_row(OPTIMIZER, "optimizer", name, elements)
+    });
+    weights
+        .chain(moments)
+        .chain(allocator_rows(OPTIMIZER, device))
+        .collect()
 }
 
 /// What is known of the memory in use.

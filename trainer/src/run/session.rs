@@ -165,7 +165,9 @@ fn fit_vocabulary(config: &mut RunConfig, dataset: &Dataset) -> Result<(), Error
             "the tokenizer has {tokens} tokens, model.vocab_size is only {}",
             config.model.vocab_size
         ))
-        .help("set model.vocab_size = 0 to take the tokenizer's size, or use a smaller tokenizer"));
+        .help(
+            "set model.vocab_size = 0 to take the tokenizer's size, or use a smaller tokenizer",
+        ));
     }
     Ok(())
 }
@@ -180,7 +182,11 @@ fn describe_data(dataset: &Dataset, ui: &Ui) {
             count(report.train.documents + report.validation.documents),
             count(dataset.tokens(Split::Train)),
             count(dataset.tokens(Split::Validation)),
-            if dataset.from_cache() { " (cached)" } else { "" }
+            if dataset.from_cache() {
+                " (cached)"
+            } else {
+                ""
+            }
         ),
     );
     if report.replaced_sequences > 0 {
@@ -191,5 +197,8 @@ fn describe_data(dataset: &Dataset, ui: &Ui) {
         ));
     }
     let tokenizer: &Arc<_> = dataset.tokenizer();
-    ui.status("Tokenizer", format!("{} tokens", count(tokenizer.vocab_size() as u64)));
+    ui.status(
+        "Tokenizer",
+        format!("{} tokens", count(tokenizer.vocab_size() as u64)),
+    );
 }

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,8 +64,14 @@ pub fn train(
         .and_then(|training| training.run());
     let (state, event) = match &outcome {
         Ok(outcome) => match &outcome.stopped {
-            None => (RunState::Finished, (outcome.step, EventKind::Finished, String::new())),
-            Some(why) => (RunState::Stopped, (outcome.step, EventKind::Stopped, why.clone())),
+            None => (
+                RunState::Finished,
+                (outcome.step, EventKind::Finished, String::new()),
+            ),
+            Some(why) => (
+                RunState::Stopped,
+                (outcome.step, EventKind::Stopped, why.clone()),
+            ),
         },
         Err(error) => (RunState::Failed, (0, EventKind::Failed, error.to_string())),
     };
@@ -97,8 +104,8 @@ struct Loop<'a> {
     live: Option<TrainingProgress>,
     started: Instant,
     seconds_before: f64,
-    /// Ends of recent steps and the tokens seen by then.
-    pace: std::collections::VecDeque<(Instant, u64)>,
+    /// Tokens and seconds of recent steps, without evaluations and samples.
+    pace: VecDeque<(u64, f64)>,
     loss: f64,
     last_validation: Option<f64>,
     best_validation: Option<f64>,
@@ -184,7 +191,7 @@ impl<'a> Loop<'a> {
             live: Some(live),
             started: Instant::now(),
             seconds_before: state.seconds,
-            pace: [(Instant::now(), state.tokens)].into(),
+            pace: VecDeque::new(),
             loss: f64::NAN,
             last_validation: state.validation_loss,
             best_validation: state.validation_loss,
@@ -225,13 +232,22 @@ impl<'a> Loop<'a> {
 
         self.recorder.begin(step, &self.model);
         let objective = &self.config.router;
-        let result = step::run(&self.model, &micro, objective, &self.device, &mut self.recorder);
+        let result = step::run(
+            &self.model,
+            &micro,
+            objective,
+            &self.device,
+            &mut self.recorder,
+        );
         let losses = result.losses;
+        self.recorder.gradients(&result.gradients, &self.device);
         let mut gradient_norm = f64::NAN;
         let mut applied = false;
         if losses.total.is_finite() {
             let model = self.model.clone();
-            let (model, update) = self.optimizer.update(model, result.gradients, learning_rate);
+            let (model, update) = self
+                .optimizer
+                .update(model, result.gradients, learning_rate);
             self.model = model;
             gradient_norm = update.gradient_norm;
             applied = update.applied;
@@ -252,8 +268,10 @@ impl<'a> Loop<'a> {
             self.skip(step, &batches, losses.total, gradient_norm)?;
         }
 
+        let step_seconds = began.elapsed().as_secs_f64();
         let ending = self.ending();
-        if due_at(self.config.evaluate.every, step) || (ending.is_some() && !self.stop.requested()) {
+        if due_at(self.config.evaluate.every, step) || (ending.is_some() && !self.stop.requested())
+        {
             self.evaluate()?;
         }
         let metrics = StepMetrics {
@@ -267,12 +285,12 @@ impl<'a> Loop<'a> {
             validation_loss: self.state.validation_loss,
             grad_norm: Some(gradient_norm),
             learning_rate,
-            step_seconds: began.elapsed().as_secs_f64(),
+            step_seconds,
             dropped: result.dropped,
             skipped: !applied,
             ..StepMetrics::default()
         };
-        self.report(metrics, applied)?;
+        self.report(metrics, result.size.tokens as u64, applied)?;
         if due_at(self.config.sample.every, step) && ending.is_none() {
             self.sample()?;
         }
@@ -307,13 +325,16 @@ impl<'a> Loop<'a> {
             .map(|batch| self.loader.describe(batch))
             .collect();
         let origin = origin.join("; ");
-        self.ui.warn(format!("step {step} skipped: {what}; its batch comes from {origin}"));
+        self.ui.warn(format!(
+            "step {step} skipped: {what}; its batch comes from {origin}"
+        ));
         let event = Event::new(step, EventKind::Skipped, &what)
             .elapsed(self.seconds())
             .with("origin", origin.clone());
         self.recorder.writer().event(event)?;
         if self.state.skipped_in_a_row >= self.config.train.skip_limit.max(1) {
-            return Err(Error::failed(format!(
+            // The data or the settings are at fault, not the program: exit code 2.
+            return Err(Error::input(format!(
                 "{} steps in a row had no finite loss; the last batch came from {origin}",
                 self.state.skipped_in_a_row
             ))
@@ -322,17 +343,22 @@ impl<'a> Loop<'a> {
         Ok(())
     }
 
-    fn report(&mut self, mut metrics: StepMetrics, applied: bool) -> Result<(), Error> {
+    fn report(
+        &mut self,
+        mut metrics: StepMetrics,
+        tokens: u64,
+        applied: bool,
+    ) -> Result<(), Error> {
         let memory = memory_use(&self.device);
         self.peak_memory = self.peak_memory.max(memory.in_use.unwrap_or(0));
-        self.pace.push_back((Instant::now(), self.state.tokens));
-        while self.pace.len() > PACE_STEPS {
+        self.pace.push_back((tokens, metrics.step_seconds));
+        if self.pace.len() > PACE_STEPS {
             self.pace.pop_front();
         }
-        if let (Some(first), Some(last)) = (self.pace.front(), self.pace.back()) {
-            let seconds = last.0.duration_since(first.0).as_secs_f64().max(1e-9);
-            metrics.tokens_per_second = (last.1 - first.1) as f64 / seconds;
-        }
+        let (tokens, seconds) = self.pace.iter().fold((0, 0.0), |(tokens, seconds), step| {
+            (tokens + step.0, seconds + step.1)
+        });
+        metrics.tokens_per_second = tokens as f64 / f64::max(seconds, 1e-9);
         metrics.memory_bytes = memory.in_use;
         metrics.peak_memory_bytes = (self.peak_memory > 0).then_some(self.peak_memory);
         let report = StepReport {
@@ -355,7 +381,9 @@ impl<'a> Loop<'a> {
             outcome = self.recorder.writer().metrics(metrics).map_err(Error::from);
         }
         if applied {
-            let rows = self.recorder.commit(&self.model, &self.optimizer, &self.device);
+            let rows = self
+                .recorder
+                .commit(&self.model, &self.optimizer, &self.device);
             outcome = outcome.and(rows);
         }
         // A full disk must not end a run that could go on: say so, rows are retried.
@@ -442,8 +470,8 @@ impl<'a> Loop<'a> {
     }
 
     fn warn_checkpoint(&self, error: &Error) {
-        self.ui.warn(format!("a checkpoint could not be written: {error}"));
-        let event = Event::new(self.state.step, EventKind::Warning, format!("checkpoint: {error}"));
+        self.ui.warn(chain(error));
+        let event = Event::new(self.state.step, EventKind::Warning, chain(error));
         // The same full disk may refuse the event; the warning above has told it.
         let _ = self.recorder.writer().event(event.elapsed(self.seconds()));
     }
@@ -483,6 +511,16 @@ impl<'a> Loop<'a> {
             stopped,
         })
     }
+}
+
+/// The error and what is underneath, in one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.causes() {
+        text += ": ";
+        text += &cause;
+    }
+    text
 }
 
 /// Whether something done every `every` steps (0: never) is due at `step`.

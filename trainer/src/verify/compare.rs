@@ -70,15 +70,17 @@ impl<'a> Golden<'a> {
 
     /// The golden values under `key`, or a note that there are none. A shape other than the
     /// engine's is an error.
-    fn take(&mut self, key: &str, shape: Option<&[usize]>) -> Result<Option<Vec<f32>>, WeightError> {
+    fn take(
+        &mut self,
+        key: &str,
+        shape: Option<&[usize]>,
+    ) -> Result<Option<Vec<f32>>, WeightError> {
         let Some(found) = self.source.shape(key) else {
             self.absent.push(key.to_owned());
             return Ok(None);
         };
         self.used.insert(key.to_owned());
-        self.source
-            .read(key, shape.unwrap_or(&found))
-            .map(Some)
+        self.source.read(key, shape.unwrap_or(&found)).map(Some)
     }
 
     fn largest_difference(&mut self, key: &str, values: &[f32]) -> Result<(), WeightError> {

@@ -121,7 +121,13 @@ fn batch(golden: &Golden, file: &Path) -> Result<MicroBatch, Error> {
         .ids("input_ids")
         .map_err(|error| Error::input(error.to_string()))?;
     let labels = (0..rows * time)
-        .map(|at| if at % time + 1 < time { ids[at + 1] } else { IGNORE })
+        .map(|at| {
+            if at % time + 1 < time {
+                ids[at + 1]
+            } else {
+                IGNORE
+            }
+        })
         .collect();
     Ok(MicroBatch {
         sequences: Sequences::plain(rows, time, ids),
