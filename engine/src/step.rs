@@ -217,7 +217,7 @@ fn count_frequencies(model: &Decoder, batches: &[MicroBatch], device: &Device) -
 }
 
 /// Sum of the losses of `batch`'s labels and their number, without gradients. `model` must come
-/// from [`Module::valid`](burn::module::Module::valid).
+/// from [`Module::valid`].
 pub fn evaluate(model: &Decoder, batch: &MicroBatch, device: &Device) -> (f64, usize) {
     let input = Input::new(model.config(), &batch.sequences, 0, device);
     let hidden = model.forward(&input, None).hidden;

@@ -13,8 +13,8 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::{
-    Autodiff, AutodiffBackend, Backend, BackendTensor, Cube, DispatchKindConversion, DispatchTensor,
-    DispatchTensorKind, Flex,
+    Autodiff, AutodiffBackend, Backend, BackendTensor, Cube, DispatchKindConversion,
+    DispatchTensor, DispatchTensorKind, Flex,
 };
 use burn::tensor::Tensor;
 
@@ -72,9 +72,8 @@ where
     ) {
         let needs = ops.parents.each_ref().map(Option::is_some);
         let grad = grads.consume::<B>(&ops.node);
-        let grad = <DispatchTensor as DispatchKindConversion<B>>::from_backend(
-            BackendTensor::Float(grad),
-        );
+        let grad =
+            <DispatchTensor as DispatchKindConversion<B>>::from_backend(BackendTensor::Float(grad));
         let taken = match ops.state.0.lock() {
             Ok(mut state) => state.take(),
             Err(poisoned) => poisoned.into_inner().take(),
@@ -83,8 +82,9 @@ where
         let results = pullback(AnyTensor(grad), needs);
         for (parent, result) in ops.parents.into_iter().zip(results) {
             if let (Some(node), Some(AnyTensor(result))) = (parent, result) {
-                let result = <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(result)
-                    .expect("a gradient lives on the device of its output");
+                let result =
+                    <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(result)
+                        .expect("a gradient lives on the device of its output");
                 grads.register::<B>(node.id, result.float());
             }
         }
@@ -148,11 +148,10 @@ where
             .expect("all inputs of one operation share a device and keep their graph");
         lifted.float().node()
     });
-    let output = <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(
-        output.into_dispatch(),
-    )
-    .expect("the output was computed without autodiff, on the inputs' device")
-    .float();
+    let output =
+        <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(output.into_dispatch())
+            .expect("the output was computed without autodiff, on the inputs' device")
+            .float();
     let state = Saved(Arc::new(Mutex::new(Some(pullback))));
     let tracked = match Backward::<B, N>::prepare::<NoCheckpointing>(CustomStep, nodes)
         .compute_bound()
@@ -161,11 +160,9 @@ where
         OpsKind::Tracked(prep) => prep.finish(state, output),
         OpsKind::UnTracked(prep) => prep.finish(output),
     };
-    Tensor::from_dispatch(
-        <DispatchTensor as DispatchKindConversion<Autodiff<B, NoCheckpointing>>>::from_backend(
-            BackendTensor::Float(tracked),
-        ),
-    )
+    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<
+        Autodiff<B, NoCheckpointing>,
+    >>::from_backend(BackendTensor::Float(tracked)))
 }
 
 fn lift<B>(input: DispatchTensor) -> DispatchTensor

@@ -103,6 +103,13 @@ impl Error {
     }
 }
 
+/// Whether an error of the system is about what was given: a path that is not there, or not for
+/// this user. A disk that fails is not.
+fn given(error: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(error, NotFound | PermissionDenied | NotADirectory)
+}
+
 impl From<Problems> for Error {
     fn from(problems: Problems) -> Self {
         Self::input(problems.to_string())
@@ -114,15 +121,7 @@ impl From<bellows_data::DataError> for Error {
         use bellows_data::DataError;
         let kind = match error {
             DataError::Cancelled => return Self::interrupted(),
-            // A path that is not there was given; a disk that fails was not.
-            DataError::Io { ref source, .. }
-                if !matches!(
-                    source.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
-                ) =>
-            {
-                ErrorKind::Failed
-            }
+            DataError::Io { ref source, .. } if !given(source.kind()) => ErrorKind::Failed,
             _ => ErrorKind::Input,
         };
         Self::new(kind, error.to_string()).because(error)
@@ -142,7 +141,11 @@ impl From<bellows_record::RecordError> for Error {
             RecordError::InUse { .. }
             | RecordError::InvalidName { .. }
             | RecordError::NotARun { .. }
-            | RecordError::UnsupportedVersion { .. } => ErrorKind::Input,
+            | RecordError::UnsupportedVersion { .. }
+            | RecordError::Json { .. } => ErrorKind::Input,
+            RecordError::Io { ref source, .. } if given(source.kind()) => ErrorKind::Input,
+            // A full disk is for the user to mend.
+            ref error if error.is_disk_full() => ErrorKind::Input,
             _ => ErrorKind::Failed,
         };
         Self::new(kind, error.to_string()).because(error)

@@ -65,25 +65,24 @@ pub fn reference_objective(
         balance_coefficient: 0.0,
         ..RouterObjective::default()
     };
-    match config.model_type {
-        ModelType::Mixtral | ModelType::Qwen3Moe | ModelType::Olmoe => {
-            if reader.flag("output_router_logits", false)? {
-                objective.balance = BalanceScope::MicroBatch;
-                objective.pool_layers = true;
-                // Its frequencies sum to k over the experts, ours to 1.
-                objective.balance_coefficient = reader.number("router_aux_loss_coef", 0.001)?
-                    * config.num_experts_per_tok as f64;
-            }
-        }
-        ModelType::CoeDeepseekV2 => {
-            objective.balance_coefficient = reader.number("aux_loss_alpha", 0.001)?;
-            objective.balance = if reader.flag("seq_aux", true)? {
-                BalanceScope::Sequence
-            } else {
-                BalanceScope::MicroBatch
-            };
-        }
-        _ => {}
+    let pools = matches!(
+        config.model_type,
+        ModelType::Mixtral | ModelType::Qwen3Moe | ModelType::Olmoe
+    );
+    if pools && reader.flag("output_router_logits", false)? {
+        objective.balance = BalanceScope::MicroBatch;
+        objective.pool_layers = true;
+        // Its frequencies sum to k over the experts, ours to 1.
+        objective.balance_coefficient =
+            reader.number("router_aux_loss_coef", 0.001)? * config.num_experts_per_tok as f64;
+    }
+    if config.model_type == ModelType::CoeDeepseekV2 {
+        objective.balance_coefficient = reader.number("aux_loss_alpha", 0.001)?;
+        objective.balance = if reader.flag("seq_aux", true)? {
+            BalanceScope::Sequence
+        } else {
+            BalanceScope::MicroBatch
+        };
     }
     Ok(objective)
 }
@@ -374,9 +373,8 @@ impl<'a> Reader<'a> {
         };
         let optional = |field: &str| parameters.get(field).and_then(Value::as_f64);
         let needed = |name: &str| {
-            optional(name).ok_or_else(|| {
-                problem(&format!("{field}.{name}"), "it is missing or not a number")
-            })
+            optional(name)
+                .ok_or_else(|| problem(&format!("{field}.{name}"), "it is missing or not a number"))
         };
         let scaling = match kind {
             "default" => RopeScaling::Default,

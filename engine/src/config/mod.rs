@@ -388,17 +388,15 @@ impl ModelConfig {
             active += attention + 2 * h;
             if self.is_moe_layer(layer) {
                 total += self.n_routed_experts * expert + self.n_shared_experts * expert + router;
-                active += self.inner_iter
-                    * (self.num_experts_per_tok + self.n_shared_experts)
-                    * expert
-                    + router;
+                active +=
+                    self.inner_iter * (self.num_experts_per_tok + self.n_shared_experts) * expert
+                        + router;
             } else {
                 total += dense;
                 active += dense;
             }
         }
-        let embeddings =
-            self.vocab_size * h * if self.tie_word_embeddings { 1 } else { 2 } + h;
+        let embeddings = self.vocab_size * h * if self.tie_word_embeddings { 1 } else { 2 } + h;
         (total + embeddings, active + embeddings)
     }
 }

@@ -160,7 +160,10 @@ impl ModelConfig {
             return invalid(
                 "n_group",
                 self.n_group,
-                format!("it must divide n_routed_experts ({})", self.n_routed_experts),
+                format!(
+                    "it must divide n_routed_experts ({})",
+                    self.n_routed_experts
+                ),
             );
         }
         if self.topk_group == 0 || self.topk_group > self.n_group {

@@ -10,7 +10,10 @@ use crate::config::{AttentionKind, ModelConfig, QkNorm};
 
 /// Attention of one layer.
 #[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant, reason = "one a layer; a box would hide the module tree")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a layer; a box would hide the module tree"
+)]
 pub enum Attention {
     /// Grouped-query attention.
     Gqa(GroupedQueryAttention),
@@ -143,9 +146,7 @@ impl GroupedQueryAttention {
         input: &Input,
     ) -> Tensor<4> {
         match (norm, self.qk_norm) {
-            (Some(norm), QkNorm::Full) => {
-                split_heads(self.clipped(norm.forward(x)), heads, input)
-            }
+            (Some(norm), QkNorm::Full) => split_heads(self.clipped(norm.forward(x)), heads, input),
             (Some(norm), _) => norm.forward(split_heads(self.clipped(x), heads, input)),
             (None, _) => split_heads(self.clipped(x), heads, input),
         }

@@ -142,13 +142,16 @@ impl Decoder {
             let past = cache.as_mut().map(|cache| &mut cache.layers[index]);
             let (y, layer_routings) = layer.forward(x, input, past);
             x = y;
-            routings.extend(layer_routings.into_iter().enumerate().map(
-                |(iteration, routing)| RoutingAt {
-                    layer: index,
-                    iteration,
-                    routing,
-                },
-            ));
+            routings.extend(
+                layer_routings
+                    .into_iter()
+                    .enumerate()
+                    .map(|(iteration, routing)| RoutingAt {
+                        layer: index,
+                        iteration,
+                        routing,
+                    }),
+            );
         }
         if let Some(cache) = cache {
             cache.length += input.time;

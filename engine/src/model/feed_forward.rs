@@ -1,9 +1,7 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
 use bellows_kernels::experts::{experts, swiglu};
-use bellows_kernels::routing::{
-    GroupLimit, GroupScore, Router, Routing, ScoreFunction, route,
-};
+use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction, route};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
@@ -12,7 +10,10 @@ use crate::config::{ModelConfig, ScoringFunc, TopkMethod};
 
 /// Feed-forward part of one layer.
 #[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant, reason = "one a layer; a box would hide the module tree")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a layer; a box would hide the module tree"
+)]
 pub enum FeedForward {
     /// Every token through the same weights.
     Dense(DenseFeedForward),
@@ -88,7 +89,12 @@ impl MixtureOfExperts {
             .map(|_| Linear::new(init, hidden, experts, false))
             .collect();
         let shared_experts = (config.n_shared_experts > 0).then(|| {
-            DenseFeedForward::new(init, hidden, config.n_shared_experts * inner, config.mlp_bias)
+            DenseFeedForward::new(
+                init,
+                hidden,
+                config.n_shared_experts * inner,
+                config.mlp_bias,
+            )
         });
         Self {
             gate,

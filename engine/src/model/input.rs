@@ -74,12 +74,7 @@ pub struct Input {
 impl Input {
     /// Uploads `sequences`, `past` tokens of which are in a [`Cache`] already (documents and a
     /// past together have no use and are not combined).
-    pub fn new(
-        config: &ModelConfig,
-        sequences: &Sequences,
-        past: usize,
-        device: &Device,
-    ) -> Self {
+    pub fn new(config: &ModelConfig, sequences: &Sequences, past: usize, device: &Device) -> Self {
         let device = &device.clone().without_autodiff();
         let Sequences { batch, time, .. } = *sequences;
         let ids = Tensor::from_data(
@@ -95,7 +90,8 @@ impl Input {
                 rotary::rotation(&config.rope, config.rotary_dim(), &positions, 1, device)
             }
         };
-        let slides = (0..config.num_hidden_layers).any(|layer| config.layer_window(layer).is_some());
+        let slides =
+            (0..config.num_hidden_layers).any(|layer| config.layer_window(layer).is_some());
         Self {
             batch,
             time,

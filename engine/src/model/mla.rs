@@ -84,7 +84,12 @@ impl MultiHeadLatentAttention {
     }
 
     pub(super) fn project(&self, x: Tensor<2>, input: &Input) -> Projected {
-        let query = match (&self.q_proj, &self.q_a_proj, &self.q_a_layernorm, &self.q_b_proj) {
+        let query = match (
+            &self.q_proj,
+            &self.q_a_proj,
+            &self.q_a_layernorm,
+            &self.q_b_proj,
+        ) {
             (None, Some(a), Some(norm), Some(b)) => b.forward(norm.forward(a.forward(x.clone()))),
             (Some(direct), ..) => direct.forward(x.clone()),
             _ => unreachable!("new() makes the direct projection or all three of the compression"),

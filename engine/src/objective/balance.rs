@@ -148,10 +148,13 @@ fn batch_balance(
     let device = routings[0].routing.logits.device();
     let scale = experts as f64 / step.tokens as f64;
     if !pool_layers {
-        return sum(routings.iter().zip(&frequencies.chosen).map(|(at, counts)| {
-            let share = constant(shares(counts), [1, experts], &device);
-            token_sum(at).mul(share).sum().mul_scalar(scale)
-        }));
+        return sum(routings
+            .iter()
+            .zip(&frequencies.chosen)
+            .map(|(at, counts)| {
+                let share = constant(shares(counts), [1, experts], &device);
+                token_sum(at).mul(share).sum().mul_scalar(scale)
+            }));
     }
     let mut pooled = vec![0u64; experts];
     for counts in &frequencies.chosen {

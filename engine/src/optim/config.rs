@@ -31,7 +31,11 @@ impl Default for AdamWConfig {
             beta2: 0.95,
             eps: 1e-8,
             weight_decay: 0.1,
-            no_decay: vec![ParameterKind::Norm, ParameterKind::Bias, ParameterKind::Embedding],
+            no_decay: vec![
+                ParameterKind::Norm,
+                ParameterKind::Bias,
+                ParameterKind::Embedding,
+            ],
             max_grad_norm: Some(1.0),
         }
     }

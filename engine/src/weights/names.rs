@@ -189,7 +189,12 @@ mod tests {
             ["model.layers.0.mlp.gate.0.weight"]
         );
         assert_eq!(
-            names(ModelType::Llama, Naming::Checkpoint, "lm_head.weight", &[4, 8]),
+            names(
+                ModelType::Llama,
+                Naming::Checkpoint,
+                "lm_head.weight",
+                &[4, 8]
+            ),
             ["lm_head.weight"]
         );
         assert_eq!(

@@ -33,14 +33,15 @@ pub fn attention(
         key.clone().without_autodiff(),
         value.clone().without_autodiff(),
     );
-    let (y, probabilities) =
-        reference::forward(q.clone(), k.clone(), v.clone(), mask.without_autodiff(), scale);
-    custom_vjp(
-        [query.into(), key.into(), value.into()],
-        y,
-        move |dy, _| {
-            let (dq, dk, dv) = reference::backward(dy, q, k, v, probabilities, scale);
-            [Some(dq.into()), Some(dk.into()), Some(dv.into())]
-        },
-    )
+    let (y, probabilities) = reference::forward(
+        q.clone(),
+        k.clone(),
+        v.clone(),
+        mask.without_autodiff(),
+        scale,
+    );
+    custom_vjp([query.into(), key.into(), value.into()], y, move |dy, _| {
+        let (dq, dk, dv) = reference::backward(dy, q, k, v, probabilities, scale);
+        [Some(dq.into()), Some(dk.into()), Some(dv.into())]
+    })
 }

@@ -25,9 +25,12 @@ pub fn forward(
         .reshape([batch, heads, time, length])
         .add(mask);
     let probabilities = softmax(scores, 3);
-    let y = fold(probabilities.clone(), groups)
-        .matmul(value)
-        .reshape([batch, heads, time, value_width]);
+    let y = fold(probabilities.clone(), groups).matmul(value).reshape([
+        batch,
+        heads,
+        time,
+        value_width,
+    ]);
     (y, probabilities)
 }
 
@@ -52,7 +55,10 @@ pub fn backward(
     // Softmax backward: P ⊙ (dP − Σ P ⊙ dP), the sum over the row.
     let weighted = probabilities.clone().mul(dprobabilities);
     let row = weighted.clone().sum_dim(3);
-    let dscores = fold(weighted.sub(probabilities.mul(row)).mul_scalar(scale), groups);
+    let dscores = fold(
+        weighted.sub(probabilities.mul(row)).mul_scalar(scale),
+        groups,
+    );
     let dquery = dscores
         .clone()
         .matmul(key)

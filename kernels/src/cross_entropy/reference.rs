@@ -29,20 +29,21 @@ pub fn run(
     for start in (0..tokens).step_by(chunk) {
         let length = chunk.min(tokens - start);
         let rows = hidden.clone().narrow(0, start, length);
-        let label = labels.clone().narrow(0, start, length).unsqueeze_dim::<2>(1);
+        let label = labels
+            .clone()
+            .narrow(0, start, length)
+            .unsqueeze_dim::<2>(1);
         let logits = rows.clone().matmul(head.clone().transpose());
         let shifted = logits.clone().sub(logits.max_dim(1));
         let exponentials = shifted.clone().exp();
         let sum = exponentials.clone().sum_dim(1);
         let shifted_target = shifted.gather(1, label.clone());
-        losses.push(
-            sum.clone()
-                .log()
-                .sub(shifted_target)
-                .squeeze_dim::<1>(1),
-        );
+        losses.push(sum.clone().log().sub(shifted_target).squeeze_dim::<1>(1));
         if with_gradients {
-            let weight = weights.clone().narrow(0, start, length).unsqueeze_dim::<2>(1);
+            let weight = weights
+                .clone()
+                .narrow(0, start, length)
+                .unsqueeze_dim::<2>(1);
             let dlogits = exponentials.mul(weight.clone().div(sum)).scatter(
                 1,
                 label,

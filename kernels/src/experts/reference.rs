@@ -134,10 +134,7 @@ pub fn backward(
     let [tokens, hidden] = inputs.x.dims();
     let device = inputs.x.device();
     let [_, wide, _] = inputs.gate_up.dims();
-    let flat_weights = inputs
-        .weights
-        .clone()
-        .reshape([tokens * layout.top_k, 1]);
+    let flat_weights = inputs.weights.clone().reshape([tokens * layout.top_k, 1]);
     let mut dx_rows = Vec::with_capacity(layout.runs.len());
     let mut dweight_rows = Vec::with_capacity(layout.runs.len());
     let mut dgate_up: Vec<Option<Tensor<2>>> = vec![None; layout.experts];
@@ -151,12 +148,7 @@ pub fn backward(
             .clone()
             .matmul(expert_matrix(&inputs.down, run.expert));
         dweight_rows.push(activation.clone().mul(unweighted.clone()).sum_dim(1));
-        ddown[run.expert] = Some(
-            dy_rows
-                .mul(weight.clone())
-                .transpose()
-                .matmul(activation),
-        );
+        ddown[run.expert] = Some(dy_rows.mul(weight.clone()).transpose().matmul(activation));
         let (dgate, dup) = swiglu_backward(unweighted.mul(weight), gate, up);
         let dpre = Tensor::cat(vec![dgate, dup], 1);
         let rows = inputs.x.clone().select(0, run.tokens.clone());

@@ -20,12 +20,16 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Te
     let inner = x.clone().without_autodiff().reshape([rows, width]);
     let scale = weight.clone().without_autodiff();
     let (y, inverse_rms) = reference::forward(inner.clone(), scale.clone(), eps);
-    custom_vjp([x.into(), weight.into()], y.reshape(dims), move |dy, needs| {
-        let dy = dy.reshape([rows, width]);
-        let (dx, dweight) = reference::backward(dy, inner, scale, inverse_rms);
-        [
-            needs[0].then(|| dx.reshape(dims).into()),
-            needs[1].then(|| dweight.into()),
-        ]
-    })
+    custom_vjp(
+        [x.into(), weight.into()],
+        y.reshape(dims),
+        move |dy, needs| {
+            let dy = dy.reshape([rows, width]);
+            let (dx, dweight) = reference::backward(dy, inner, scale, inverse_rms);
+            [
+                needs[0].then(|| dx.reshape(dims).into()),
+                needs[1].then(|| dweight.into()),
+            ]
+        },
+    )
 }

@@ -20,7 +20,12 @@ pub struct Plan {
 impl Plan {
     /// Sorts slots by expert. `capacity`: the most that one expert takes; later tokens are
     /// dropped first.
-    pub fn new(experts: Vec<u32>, top_k: usize, expert_count: usize, capacity: Option<usize>) -> Self {
+    pub fn new(
+        experts: Vec<u32>,
+        top_k: usize,
+        expert_count: usize,
+        capacity: Option<usize>,
+    ) -> Self {
         let mut chosen = vec![0u32; expert_count];
         for &expert in &experts {
             chosen[expert as usize] += 1;

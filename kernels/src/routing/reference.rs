@@ -20,7 +20,9 @@ pub fn route(logits: Tensor<2>, correction_bias: Option<&[f32]>, router: &Router
     };
     let probabilities = match router.scores {
         ScoreFunction::Softmax => scores.clone(),
-        ScoreFunction::Sigmoid => scores.clone().div(scores.clone().sum_dim(1).add_scalar(1e-20)),
+        ScoreFunction::Sigmoid => scores
+            .clone()
+            .div(scores.clone().sum_dim(1).add_scalar(1e-20)),
     };
     let host = scores
         .clone()
@@ -148,7 +150,10 @@ mod tests {
 
     #[test]
     fn every_expert_is_chosen_once_when_k_is_e() {
-        assert_eq!(choose(&[0.1, 0.4, 0.2, 0.3], 4, None, &router(4)), [1, 3, 2, 0]);
+        assert_eq!(
+            choose(&[0.1, 0.4, 0.2, 0.3], 4, None, &router(4)),
+            [1, 3, 2, 0]
+        );
     }
 
     #[test]
@@ -159,7 +164,10 @@ mod tests {
     #[test]
     fn the_bias_moves_the_choice() {
         let bias = [0.0, 0.0, 1.0, 0.0];
-        assert_eq!(choose(&[0.4, 0.3, 0.1, 0.2], 4, Some(&bias), &router(2)), [2, 0]);
+        assert_eq!(
+            choose(&[0.4, 0.3, 0.1, 0.2], 4, Some(&bias), &router(2)),
+            [2, 0]
+        );
     }
 
     #[test]

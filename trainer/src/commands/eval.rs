@@ -1,6 +1,6 @@
 //! `bellows eval`.
 
-use bellows_data::{Dataset, LoaderConfig};
+use bellows_data::Dataset;
 use bellows_engine::step;
 use bellows_record::RunReader;
 use burn::module::Module;
@@ -10,7 +10,7 @@ use crate::cli::EvalArgs;
 use crate::config::RunConfig;
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state, resolve};
-use crate::run::{Stop, micro_batch};
+use crate::run::{Stop, data_progress, loader_config, micro_batch};
 use crate::ui::{Ui, count};
 
 /// Measures the validation loss of a model.
@@ -19,31 +19,26 @@ use crate::ui::{Ui, count};
 /// If the folder holds no usable model, or there is no validation data (exit code 2).
 pub fn run(args: EvalArgs, ui: &Ui) -> Result<(), Error> {
     let path = resolve(&args.model, args.checkpoint)?;
-    let own_run = args.data.is_none();
-    let loaded = match &args.data {
-        Some(file) => RunConfig::load(file, &args.set)?,
+    let folder = ModelFolder::open(&path)?;
+    let tokenizer = folder.tokenizer()?;
+    let progress = data_progress(&Stop::default(), ui);
+    let (config, dataset) = match &args.data {
+        Some(file) => {
+            let mut config = RunConfig::load(file, &args.set)?.config;
+            // The model's own tokenizer decides, whatever the configuration would learn.
+            config.data.tokenizer.path = Some(path.clone());
+            let dataset = Dataset::prepare(&config.data, &progress)?;
+            (config, dataset)
+        }
         None => {
             let reader = RunReader::open(&args.model)
                 .map_err(|error| Error::from(error).help("give the data with --data CONFIG"))?;
             let file = args.model.join("config.toml").display().to_string();
-            RunConfig::parse(&reader.config()?, &file, &[])?
+            let config = RunConfig::parse(&reader.config()?, &file, &[])?.config;
+            let dataset =
+                Dataset::reopen(&config.data, &checkpoint_state(&path)?.dataset, &progress)?;
+            (config, dataset)
         }
-    };
-    let mut config = loaded.config;
-    let folder = ModelFolder::open(&path)?;
-    let tokenizer = folder.tokenizer()?;
-    // The model's own tokenizer decides, whatever the configuration would learn.
-    config.data.tokenizer.path = Some(path.clone());
-    let ignored = Stop::default();
-    let progress = ui.data(move || ignored.requested());
-    let dataset = if own_run {
-        let state = checkpoint_state(&path)?;
-        let reader = RunReader::open(&args.model)?;
-        let file = args.model.join("config.toml").display().to_string();
-        let as_trained = RunConfig::parse(&reader.config()?, &file, &[])?.config;
-        Dataset::reopen(&as_trained.data, &state.dataset, &progress)?
-    } else {
-        Dataset::prepare(&config.data, &progress)?
     };
     drop(progress);
     if !dataset.has_validation() {
@@ -54,16 +49,7 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<(), Error> {
         0 => None,
         batches => Some(batches),
     };
-    let validation = dataset.validation(
-        &LoaderConfig {
-            sequence_length: config.train.sequence_length,
-            batch_size: config.train.batch_size,
-            seed: config.run.seed,
-            packing: config.data.packing,
-            shuffle: config.data.shuffle,
-        },
-        batches,
-    )?;
+    let validation = dataset.validation(&loader_config(&config), batches)?;
     let opened = args.device.open()?;
     let model = folder.load(&opened.device)?.valid();
     let (mut sum, mut labels) = (0.0, 0);

@@ -1,6 +1,6 @@
 //! `bellows resume`.
 
-use bellows_record::{RunReader, RunWriter};
+use bellows_record::{RunReader, RunWriter, list_checkpoints};
 
 use super::train::{announce, listen, tell};
 use crate::cli::ResumeArgs;
@@ -45,11 +45,24 @@ pub fn run(args: ResumeArgs, ui: &Ui) -> Result<(), Error> {
     );
     let session = Session::resume(loaded.config, &checkpoint, &stop, ui)?;
     let writer = RunWriter::resume(&args.run, session.info(), step + 1)?;
+    go_back(&writer, step, ui)?;
     if !overrides.is_empty() {
         writer.config(&session.config.to_toml()?)?;
     }
     announce(&session, ui);
     let outcome = train(session, writer, &stop, ui, args.json)?;
     tell(&outcome, &args.run, args.json, ui);
+    Ok(())
+}
+
+/// Removes the checkpoints of steps after `step`: they belong to steps that are about to be replaced,
+/// yet retention and the next resume would take them for the newest.
+fn go_back(writer: &RunWriter, step: u64, ui: &Ui) -> Result<(), Error> {
+    for (later, _) in list_checkpoints(writer.path())? {
+        if later > step {
+            writer.remove_checkpoint(later)?;
+            ui.note(format!("removed the checkpoint of step {later}"));
+        }
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! One training run: from a configuration, or a checkpoint, to its last step.
 //!
-//! [`Session`] opens device, data and model; [`train`](training::train) is the loop; [`Checkpoints`]
+//! [`Session`] opens device, data and model; [`train`] is the loop; [`Checkpoints`]
 //! writes in the background; [`Recorder`] turns what the engine reports into the run's record.
 
 mod batches;
@@ -15,6 +15,6 @@ pub use batches::micro_batch;
 pub use checkpoint::{Checkpoints, State};
 pub use recorder::Recorder;
 pub use sample::continue_text;
-pub use session::Session;
+pub use session::{Session, data_progress, loader_config};
 pub use stop::Stop;
 pub use training::{Outcome, train};

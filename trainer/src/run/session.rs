@@ -42,12 +42,7 @@ impl Session {
     /// Whatever is wrong with the data or the device, or the tokenizer does not fit the model.
     pub fn start(mut config: RunConfig, stop: &Stop, ui: &Ui) -> Result<Self, Error> {
         let opened = open_device(&config, ui)?;
-        let progress = ui.data({
-            let stop = stop.clone();
-            move || stop.requested()
-        });
-        let dataset = Dataset::prepare(&config.data, &progress)?;
-        drop(progress);
+        let dataset = Dataset::prepare(&config.data, &data_progress(stop, ui))?;
         fit_vocabulary(&mut config, &dataset)?;
         describe_data(&dataset, ui);
         let device = opened.device.clone().autodiff();
@@ -78,12 +73,7 @@ impl Session {
         let folder = ModelFolder::open(checkpoint)?;
         let state = checkpoint_state(checkpoint)?;
         let opened = open_device(&config, ui)?;
-        let progress = ui.data({
-            let stop = stop.clone();
-            move || stop.requested()
-        });
-        let dataset = Dataset::reopen(&config.data, &state.dataset, &progress)?;
-        drop(progress);
+        let dataset = Dataset::reopen(&config.data, &state.dataset, &data_progress(stop, ui))?;
         fit_vocabulary(&mut config, &dataset)?;
         if folder.config != config.model {
             return Err(Error::input(format!(
@@ -136,6 +126,12 @@ impl Session {
     pub fn loader_config(&self) -> LoaderConfig {
         loader_config(&self.config)
     }
+}
+
+/// Progress of preparing data, ended by a stop.
+pub fn data_progress(stop: &Stop, ui: &Ui) -> impl bellows_data::Progress + use<> {
+    let stop = stop.clone();
+    ui.data(move || stop.requested())
 }
 
 /// How `config` makes batches.

@@ -60,24 +60,22 @@ pub fn train(
     json: bool,
 ) -> Result<Outcome, Error> {
     let writer = Arc::new(writer);
-    let outcome = Loop::new(session, writer.clone(), stop.clone(), ui, json)
-        .and_then(|training| training.run());
-    let (state, event) = match &outcome {
+    let (mut step, mut seconds) = (0, 0.0);
+    let outcome =
+        Loop::new(session, writer.clone(), stop.clone(), ui, json).and_then(|mut training| {
+            let outcome = training.run();
+            (step, seconds) = (training.state.step, training.seconds());
+            outcome
+        });
+    let (state, kind, reason) = match &outcome {
         Ok(outcome) => match &outcome.stopped {
-            None => (
-                RunState::Finished,
-                (outcome.step, EventKind::Finished, String::new()),
-            ),
-            Some(why) => (
-                RunState::Stopped,
-                (outcome.step, EventKind::Stopped, why.clone()),
-            ),
+            None => (RunState::Finished, EventKind::Finished, String::new()),
+            Some(why) => (RunState::Stopped, EventKind::Stopped, why.clone()),
         },
-        Err(error) => (RunState::Failed, (0, EventKind::Failed, error.to_string())),
+        Err(error) => (RunState::Failed, EventKind::Failed, error.to_string()),
     };
-    let (step, kind, reason) = event;
     // The record tells of its own trouble below; a lost closing event is not worth a second error.
-    let _ = writer.event(Event::new(step, kind, reason));
+    let _ = writer.event(Event::new(step, kind, reason).elapsed(seconds));
     let closed = match Arc::try_unwrap(writer) {
         Ok(writer) => writer.finish(state).map_err(Error::from),
         Err(shared) => shared.flush().map_err(Error::from),
@@ -201,7 +199,7 @@ impl<'a> Loop<'a> {
         })
     }
 
-    fn run(mut self) -> Result<Outcome, Error> {
+    fn run(&mut self) -> Result<Outcome, Error> {
         // A run resumed at its last step has nothing left to do but its end.
         let mut ending = self.ending();
         let stopped = loop {
@@ -261,17 +259,18 @@ impl<'a> Loop<'a> {
         self.state.tokens += result.size.tokens as u64;
         self.state.loader = self.loader.state();
         self.state.validation_loss = None;
+        let mut gave_up = None;
         if applied {
             self.loss = losses.total;
             self.state.skipped_in_a_row = 0;
         } else {
-            self.skip(step, &batches, losses.total, gradient_norm)?;
+            gave_up = self.skip(step, &batches, losses.total, gradient_norm)?;
         }
 
         let step_seconds = began.elapsed().as_secs_f64();
         let ending = self.ending();
-        if due_at(self.config.evaluate.every, step) || (ending.is_some() && !self.stop.requested())
-        {
+        let last = ending.is_some() && !self.stop.requested();
+        if gave_up.is_none() && (last || due_at(self.config.evaluate.every, step)) {
             self.evaluate()?;
         }
         let metrics = StepMetrics {
@@ -291,10 +290,15 @@ impl<'a> Loop<'a> {
             ..StepMetrics::default()
         };
         self.report(metrics, result.size.tokens as u64, applied)?;
+        if let Some(error) = gave_up {
+            return Err(error);
+        }
         if due_at(self.config.sample.every, step) && ending.is_none() {
             self.sample()?;
         }
-        if due_at(self.config.checkpoint.every, step) && self.saved != Some(step) {
+        // A checkpoint of skipped steps would push out one whose weights are known to be good.
+        let due = applied && due_at(self.config.checkpoint.every, step);
+        if due && self.saved != Some(step) {
             self.save();
         }
         Ok(ending)
@@ -312,8 +316,14 @@ impl<'a> Loop<'a> {
         (self.seconds() >= minutes * 60.0).then(|| Some(format!("time limit of {minutes} minutes")))
     }
 
-    /// Counts a step without a finite loss, and gives up after too many in a row.
-    fn skip(&mut self, step: u64, batches: &[Batch], loss: f64, norm: f64) -> Result<(), Error> {
+    /// Counts a step without a finite loss. After too many in a row, returns the run's error.
+    fn skip(
+        &mut self,
+        step: u64,
+        batches: &[Batch],
+        loss: f64,
+        norm: f64,
+    ) -> Result<Option<Error>, Error> {
         self.state.skipped_in_a_row += 1;
         let what = if loss.is_finite() {
             format!("the gradient norm is {norm}")
@@ -332,15 +342,15 @@ impl<'a> Loop<'a> {
             .elapsed(self.seconds())
             .with("origin", origin.clone());
         self.recorder.writer().event(event)?;
-        if self.state.skipped_in_a_row >= self.config.train.skip_limit.max(1) {
+        let given_up = self.state.skipped_in_a_row >= self.config.train.skip_limit.max(1);
+        Ok(given_up.then(|| {
             // The data or the settings are at fault, not the program: exit code 2.
-            return Err(Error::input(format!(
+            Error::input(format!(
                 "{} steps in a row had no finite loss; the last batch came from {origin}",
                 self.state.skipped_in_a_row
             ))
-            .help("lower optimizer.learning_rate, or resume from an earlier checkpoint with --from STEP"));
-        }
-        Ok(())
+            .help("lower optimizer.learning_rate, or resume from an earlier checkpoint with --from STEP")
+        }))
     }
 
     fn report(
@@ -412,7 +422,7 @@ impl<'a> Loop<'a> {
             .with("validation_loss", loss)
             .with("labels", labels as u64);
         self.recorder.writer().event(event)?;
-        let better = self.best_validation.is_none_or(|best| loss < best);
+        let better = loss.is_finite() && self.best_validation.is_none_or(|best| loss < best);
         if better {
             self.best_validation = Some(loss);
         }
@@ -476,7 +486,7 @@ impl<'a> Loop<'a> {
         let _ = self.recorder.writer().event(event.elapsed(self.seconds()));
     }
 
-    fn finish(mut self, stopped: Option<String>) -> Result<Outcome, Error> {
+    fn finish(&mut self, stopped: Option<String>) -> Result<Outcome, Error> {
         if let Some(live) = self.live.take() {
             live.finish();
         }

@@ -1,0 +1,16 @@
+//! Whole models on the device under test: what must hold however a step is divided, stored,
+//! packed or repeated.
+
+mod accumulation;
+mod balance;
+mod batches;
+#[path = "../../../kernels/tests/on_device/device.rs"]
+mod device;
+mod generation;
+mod loss_free;
+mod models;
+mod numbers;
+mod observation;
+mod optimizer;
+mod packing;
+mod weights;

@@ -1,0 +1,13 @@
+//! Every family against the same computation written out in plain tensor operations, whose
+//! gradients are Burn's own: the family on the device under test, the oracle on the CPU.
+
+mod adamw;
+mod attention;
+mod cross_entropy;
+mod device;
+mod experts;
+mod norm;
+mod oracle;
+mod rope;
+mod routing;
+mod vjp;

@@ -1,0 +1,14 @@
+//! The program from outside: tiny models on a tiny corpus, on the CPU.
+
+mod common;
+mod damage;
+mod disk;
+mod folders;
+mod input;
+mod output;
+mod record;
+mod resume;
+mod retention;
+mod skipped;
+#[cfg(unix)]
+mod stop;
