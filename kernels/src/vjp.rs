@@ -94,8 +94,8 @@ where
 /// Makes `output` depend on `inputs` through `pullback`.
 ///
 /// `output` was computed from the same values without autodiff. `pullback(gradient, needs)`
-/// returns the gradient of each input (`None` where `needs` is false, or where it is zero), in
-/// the inputs' shapes. Where no input takes part in autodiff, `output` is returned as it is and the
+/// returns the gradient of each input in the inputs' shapes, zeros included: `None` is only for
+/// inputs where `needs` is false, because Burn panics when a later step finds no gradient at all. Where no input takes part in autodiff, `output` is returned as it is and the
 /// closure, with all that it holds, is dropped.
 ///
 /// # Panics

@@ -83,7 +83,7 @@
 //! | `tokens` | integer | tokens trained on since the run began |
 //! | `loss` | number | the objective: cross-entropy plus weighted router losses |
 //! | `cross_entropy` | number | nats a label |
-//! | `aux_loss`, `z_loss` | number, may be absent | weighted as in `loss` |
+//! | `aux_loss`, `z_loss` | number, may be absent | before their coefficients |
 //! | `validation_loss` | number, may be absent | nats a label |
 //! | `grad_norm` | number, may be absent | L2 norm before clipping |
 //! | `learning_rate` | number | |

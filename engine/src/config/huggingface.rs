@@ -664,3 +664,6 @@ fn rope_json(rope: &RopeConfig) -> Value {
     }
     json
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@
 
 pub mod huggingface;
 mod rope;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use rope::{RopeConfig, RopeScaling};
@@ -371,8 +373,16 @@ impl ModelConfig {
                     Some(rank) => h * rank + rank + rank * heads * q,
                     None => h * heads * q,
                 };
+                let compressed = self.kv_lora_rank + self.qk_rope_head_dim;
+                // Only the compressions have a bias.
+                let bias = if self.attention_bias {
+                    compressed + self.q_lora_rank.unwrap_or(0)
+                } else {
+                    0
+                };
                 query
-                    + h * (self.kv_lora_rank + self.qk_rope_head_dim)
+                    + bias
+                    + h * compressed
                     + self.kv_lora_rank
                     + self.kv_lora_rank * heads * (self.qk_nope_head_dim + v)
                     + heads * v * h
@@ -381,16 +391,19 @@ impl ModelConfig {
         let dense_bias = usize::from(self.mlp_bias) * (2 * self.intermediate_size + h);
         let dense = 3 * h * self.intermediate_size + dense_bias;
         let expert = 3 * h * self.moe_intermediate_size;
+        let shared_bias = match self.n_shared_experts {
+            0 => 0,
+            count => usize::from(self.mlp_bias) * (2 * count * self.moe_intermediate_size + h),
+        };
+        let shared = self.n_shared_experts * expert + shared_bias;
         let router = self.routers() * h * self.n_routed_experts;
         let (mut total, mut active) = (0, 0);
         for layer in 0..self.num_hidden_layers {
             total += attention + 2 * h;
             active += attention + 2 * h;
             if self.is_moe_layer(layer) {
-                total += self.n_routed_experts * expert + self.n_shared_experts * expert + router;
-                active +=
-                    self.inner_iter * (self.num_experts_per_tok + self.n_shared_experts) * expert
-                        + router;
+                total += self.n_routed_experts * expert + shared + router;
+                active += self.inner_iter * (self.num_experts_per_tok * expert + shared) + router;
             } else {
                 total += dense;
                 active += dense;

@@ -150,3 +150,83 @@ impl Schedule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cosine(warmup_steps: u64) -> Schedule {
+        Schedule::Cosine {
+            warmup_steps,
+            min_ratio: 0.1,
+        }
+    }
+
+    fn linear(warmup_steps: u64) -> Schedule {
+        Schedule::Linear {
+            warmup_steps,
+            min_ratio: 0.1,
+        }
+    }
+
+    fn wsd(warmup_steps: u64, decay_steps: u64) -> Schedule {
+        Schedule::Wsd {
+            warmup_steps,
+            decay_steps,
+            min_ratio: 0.1,
+        }
+    }
+
+    fn assert_factors(schedule: &Schedule, total: u64, wanted: &[(u64, f64)]) {
+        for &(step, wanted) in wanted {
+            let found = schedule.factor(step, total);
+            assert!(
+                (found - wanted).abs() < 1e-12,
+                "{schedule:?} at {step}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn warm_up_is_never_zero_and_reaches_the_peak() {
+        let constant = Schedule::Constant { warmup_steps: 10 };
+        for schedule in [constant, cosine(10), linear(10), wsd(10, 20)] {
+            assert_factors(&schedule, 110, &[(1, 0.1), (5, 0.5), (9, 0.9), (10, 1.0)]);
+        }
+    }
+
+    #[test]
+    fn decays_end_at_their_last_factor_and_stay_there() {
+        assert_factors(&cosine(10), 110, &[(60, 0.55), (110, 0.1), (200, 0.1)]);
+        assert_factors(&linear(10), 110, &[(60, 0.55), (110, 0.1), (200, 0.1)]);
+        let stable = [(11, 1.0), (90, 1.0), (100, 0.55), (110, 0.1), (200, 0.1)];
+        assert_factors(&wsd(10, 20), 110, &stable);
+        let constant = Schedule::Constant { warmup_steps: 0 };
+        assert_factors(&constant, 110, &[(1, 1.0), (110, 1.0), (200, 1.0)]);
+    }
+
+    #[test]
+    fn factors_stay_in_range_where_warm_up_and_decay_do_not_fit() {
+        for schedule in [
+            cosine(50),
+            linear(50),
+            wsd(50, 50),
+            wsd(0, 0),
+            wsd(0, 500),
+            cosine(10),
+        ] {
+            for total in [0, 1, 10, 50, 60] {
+                for step in 0..70 {
+                    let factor = schedule.factor(step, total);
+                    assert!((0.0..=1.0).contains(&factor), "{schedule:?} {step}/{total}");
+                }
+            }
+        }
+        // Only ever downwards after the warm-up.
+        for schedule in [cosine(5), linear(5), wsd(5, 10)] {
+            for step in 5..70 {
+                assert!(schedule.factor(step + 1, 60) <= schedule.factor(step, 60));
+            }
+        }
+    }
+}

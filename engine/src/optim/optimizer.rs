@@ -231,3 +231,38 @@ pub fn parameter_kind(name: &str) -> ParameterKind {
         ParameterKind::Matrix
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_fall_into_the_group_of_their_kind() {
+        for (name, kind) in [
+            ("embed_tokens.weight", ParameterKind::Embedding),
+            ("lm_head.weight", ParameterKind::Head),
+            ("norm.weight", ParameterKind::Norm),
+            ("layers.0.input_layernorm.weight", ParameterKind::Norm),
+            (
+                "layers.0.post_attention_layernorm.weight",
+                ParameterKind::Norm,
+            ),
+            ("layers.0.self_attn.q_norm.weight", ParameterKind::Norm),
+            (
+                "layers.0.self_attn.kv_a_layernorm.weight",
+                ParameterKind::Norm,
+            ),
+            ("layers.0.self_attn.q_proj.bias", ParameterKind::Bias),
+            ("layers.0.self_attn.q_proj.weight", ParameterKind::Matrix),
+            ("layers.0.mlp.gate.1.weight", ParameterKind::Router),
+            ("layers.0.mlp.gate_proj.weight", ParameterKind::Matrix),
+            ("layers.0.mlp.experts.gate_up_proj", ParameterKind::Matrix),
+            (
+                "layers.0.mlp.shared_experts.gate_proj.weight",
+                ParameterKind::Matrix,
+            ),
+        ] {
+            assert_eq!(parameter_kind(name), kind, "{name}");
+        }
+    }
+}

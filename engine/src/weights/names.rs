@@ -122,9 +122,12 @@ pub fn correction_bias_name(config: &ModelConfig, layer: usize, router: usize) -
     format!("model.layers.{layer}.mlp.{gate}.e_score_correction_bias")
 }
 
-/// Only Chain-of-Experts checkpoints number their routers, and only with one an iteration.
+/// Chain-of-Experts checkpoints number their routers where there is one an iteration, even of a
+/// single iteration. No other public checkpoint has more than one a layer; a chain under another
+/// model type numbers them too, or all but one would be lost.
 fn gate_name(config: &ModelConfig, router: usize) -> String {
-    if config.model_type == ModelType::CoeDeepseekV2 && config.use_igate {
+    let chain = config.model_type == ModelType::CoeDeepseekV2 && config.use_igate;
+    if chain || config.routers() > 1 {
         format!("gate.{router}")
     } else {
         "gate".to_owned()

@@ -203,3 +203,6 @@ impl TensorSource for SafetensorsSource<'_> {
         files.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,10 @@
 //! | `value` | `[B, groups, S, V]` |
 //! | `mask` | `[B or 1, 1, T, S]`, added to the scores: 0 where visible, [`HIDDEN`] where not |
 //!
-//! Query head h reads group `h / (heads / groups)`. Every row sees at least one position.
-//! Kept for backward, here: the inputs and the probabilities `[B, heads, T, S]`.
+//! Query head h reads group `h / (heads / groups)`. Attention is causal whatever the mask says: row
+//! t sees at most the first `S − T + t + 1` positions, itself among them, and nothing is computed
+//! for the others. Every row sees at least one position.
+//! Kept for backward, here: the inputs and the probabilities of the positions that may be seen.
 
 pub mod reference;
 
@@ -33,7 +35,7 @@ pub fn attention(
         key.clone().without_autodiff(),
         value.clone().without_autodiff(),
     );
-    let (y, probabilities) = reference::forward(
+    let (y, blocks) = reference::forward(
         q.clone(),
         k.clone(),
         v.clone(),
@@ -41,7 +43,7 @@ pub fn attention(
         scale,
     );
     custom_vjp([query.into(), key.into(), value.into()], y, move |dy, _| {
-        let (dq, dk, dv) = reference::backward(dy, q, k, v, probabilities, scale);
+        let (dq, dk, dv) = reference::backward(dy, q, k, v, blocks, scale);
         [Some(dq.into()), Some(dk.into()), Some(dv.into())]
     })
 }

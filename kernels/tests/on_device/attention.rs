@@ -1,3 +1,4 @@
+use bellows_kernels::attention::reference::BLOCK;
 use bellows_kernels::attention::{HIDDEN, attention};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
@@ -83,6 +84,20 @@ fn grouped_heads_and_unequal_value_width_equal_head_by_head_attention() {
         };
         case.check(&device, 1, |_, query, key| key <= query);
     }
+}
+
+#[test]
+fn a_block_of_queries_that_ends_midway_changes_nothing() {
+    let Some(device) = test_device() else { return };
+    // More queries than one block, a last block that is not full, and a past of three tokens.
+    let case = Case {
+        heads: 2,
+        groups: 1,
+        time: BLOCK + 3,
+        length: BLOCK + 6,
+        value_width: 5,
+    };
+    case.check(&device, 1, |_, query, key| key <= query + 3);
 }
 
 #[test]

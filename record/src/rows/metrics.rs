@@ -102,9 +102,9 @@ step_metrics! {
         pub loss: f64,
         /// Mean cross-entropy, nats a label.
         pub cross_entropy: f64,
-        /// Load-balancing loss, weighted as in `loss`.
+        /// Load-balancing loss, before its coefficient.
         pub aux_loss: Option<f64>,
-        /// Router z-loss, weighted as in `loss`.
+        /// Router z-loss, before its coefficient.
         pub z_loss: Option<f64>,
         /// Mean cross-entropy on the validation data, nats a label; on the steps that evaluate.
         pub validation_loss: Option<f64>,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::TrainArgs;
 use crate::config::RunConfig;
+use crate::device::AdapterKind;
 use crate::error::Error;
 use crate::run::{Outcome, Session, Stop, train};
 use crate::ui::{Ui, count, duration, rate};
@@ -64,6 +65,10 @@ pub(super) fn announce(session: &Session, ui: &Ui) {
     }
     ui.status("Model", what);
     ui.status("Device", session.opened.name());
+    let adapter = session.opened.adapter.as_ref();
+    if adapter.is_some_and(|adapter| adapter.kind == AdapterKind::Software) {
+        ui.warn("this driver computes on the processor, many times slower than --device cpu does");
+    }
     let train = &session.config.train;
     ui.status(
         "Training",
@@ -120,9 +125,11 @@ pub(super) fn tell(outcome: &Outcome, path: &Path, json: bool, ui: &Ui) {
     if let Some(loss) = outcome.validation_loss {
         ui.print(format!("validation loss   {loss:.4} nat/token"));
         if let Some(entropy) = outcome.unigram_entropy {
+            let gap = entropy - loss;
+            let side = if gap < 0.0 { "above" } else { "below" };
             ui.print(format!(
-                "unigram entropy   {entropy:.4} nat/token of the same tokens: the model is {:.4} below",
-                entropy - loss
+                "unigram entropy   {entropy:.4} nat/token of the same tokens: the model is {:.4} {side}",
+                gap.abs()
             ));
         }
     }

@@ -169,6 +169,11 @@ pub fn resolve(path: &Path, choice: CheckpointChoice) -> Result<PathBuf, Error> 
             .help("`bellows runs` lists runs"));
     }
     if !bellows_record::is_run(path) {
+        let list = bellows_record::list_runs(path);
+        if let Some(run) = list.ok().and_then(|list| list.runs.into_iter().next()) {
+            return Err(Error::input(format!("{} holds runs, it is none", path.display()))
+                .help(format!("name one of them, such as {}", run.path.display())));
+        }
         return Ok(path.to_owned());
     }
     let checkpoints = bellows_record::list_checkpoints(path)?;

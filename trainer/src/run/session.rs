@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bellows_data::{Dataset, LoaderConfig, Split};
+use bellows_data::{Dataset, Loader, LoaderConfig, Split, ValidationSet};
 use bellows_engine::model::{Decoder, Init};
 use bellows_engine::optim::AdamW;
 use bellows_record::{ModelSummary, RunInfo};
@@ -27,6 +27,10 @@ pub struct Session {
     pub device: Device,
     /// The data.
     pub dataset: Dataset,
+    /// Its batches, from the next one on.
+    pub loader: Loader,
+    /// The batches of an evaluation, where data is held out.
+    pub validation: Option<ValidationSet>,
     /// The model, on the autodiff device.
     pub model: Decoder,
     /// Its optimizer.
@@ -45,6 +49,8 @@ impl Session {
         let dataset = Dataset::prepare(&config.data, &data_progress(stop, ui))?;
         fit_vocabulary(&mut config, &dataset)?;
         describe_data(&dataset, ui);
+        let loader = dataset.loader(&loader_config(&config))?;
+        let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
         let mut init = Init::random(&device, config.run.seed, config.model.initializer_range);
         let model = Decoder::new(&mut init, &config.model);
@@ -54,6 +60,8 @@ impl Session {
             opened,
             device,
             dataset,
+            loader,
+            validation,
             model,
             optimizer,
             state: None,
@@ -82,6 +90,8 @@ impl Session {
             ))
             .help("undo the change of [model] in config.toml, or train a new run"));
         }
+        let loader = dataset.resume_loader(&loader_config(&config), &state.loader)?;
+        let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
         let model = folder.load(&device)?;
         let optimizer = AdamW::new(&config.optimizer);
@@ -91,6 +101,8 @@ impl Session {
             opened,
             device,
             dataset,
+            loader,
+            validation,
             model,
             optimizer,
             state: Some(state),
@@ -145,14 +157,28 @@ pub fn loader_config(config: &RunConfig) -> LoaderConfig {
     }
 }
 
+fn validation(config: &RunConfig, dataset: &Dataset) -> Result<Option<ValidationSet>, Error> {
+    if !dataset.has_validation() {
+        return Ok(None);
+    }
+    let batches = (config.evaluate.batches > 0).then_some(config.evaluate.batches);
+    Ok(Some(dataset.validation(&loader_config(config), batches)?))
+}
+
 fn open_device(config: &RunConfig, ui: &Ui) -> Result<OpenDevice, Error> {
     let _spinner = ui.spinner("opening the device");
     config.run.device.open()
 }
 
-/// `vocab_size = 0` takes the tokenizer's; a given one must hold the tokenizer.
+/// Writes the tokenizer's size into the configuration: `model.vocab_size = 0` takes it, another
+/// must hold it.
 fn fit_vocabulary(config: &mut RunConfig, dataset: &Dataset) -> Result<(), Error> {
     let tokens = dataset.tokenizer().vocab_size();
+    if config.data.tokenizer.path.is_none() {
+        // A small corpus may hold fewer tokens than were asked for: written into the run's own file,
+        // the number asked for would contradict the model's.
+        config.data.tokenizer.vocab_size = tokens;
+    }
     if config.model.vocab_size == 0 {
         config.model.vocab_size = tokens;
     }

@@ -10,7 +10,9 @@ use bellows_engine::model::Decoder;
 use bellows_engine::objective::update_correction_bias;
 use bellows_engine::optim::AdamW;
 use bellows_engine::step::{self, MicroBatch};
-use bellows_record::{Event, EventKind, RunState, RunWriter, Sample, StepMetrics};
+use bellows_record::{
+    Event, EventKind, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
+};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::json;
@@ -19,6 +21,7 @@ use super::recorder::{due, memory_use};
 use super::{Checkpoints, Recorder, Session, State, Stop, continue_text, micro_batch};
 use crate::config::RunConfig;
 use crate::error::Error;
+use crate::models::{best_checkpoint, checkpoint_state};
 use crate::ui::{StepReport, TrainingPlan, TrainingProgress, Ui};
 
 /// Tokens a second are told over this many steps.
@@ -64,6 +67,10 @@ pub fn train(
     let outcome =
         Loop::new(session, writer.clone(), stop.clone(), ui, json).and_then(|mut training| {
             let outcome = training.run();
+            // A checkpoint begun before a failure is still good: let it end.
+            if let Err(error) = training.checkpoints.wait() {
+                training.warn_checkpoint(&error);
+            }
             (step, seconds) = (training.state.step, training.seconds());
             outcome
         });
@@ -119,21 +126,18 @@ impl<'a> Loop<'a> {
         ui: &'a Ui,
         json: bool,
     ) -> Result<Self, Error> {
-        let loader_config = session.loader_config();
         let Session {
             config,
             device,
             dataset,
+            loader,
+            validation,
             model,
             optimizer,
             state,
             ..
         } = session;
         let resumed = state.is_some();
-        let loader = match &state {
-            Some(state) => dataset.resume_loader(&loader_config, &state.loader)?,
-            None => dataset.loader(&loader_config)?,
-        };
         let state = state.unwrap_or_else(|| State {
             step: 0,
             updates: 0,
@@ -144,12 +148,9 @@ impl<'a> Loop<'a> {
             loader: loader.state(),
             dataset: dataset.id().clone(),
         });
-        let validation = if dataset.has_validation() {
-            let batches = (config.evaluate.batches > 0).then_some(config.evaluate.batches);
-            Some(dataset.validation(&loader_config, batches)?)
-        } else {
-            None
-        };
+        let checkpoints = list_checkpoints(writer.path())?;
+        let best_validation = best_checkpoint(&checkpoints)
+            .and_then(|(_, best)| checkpoint_state(&best).ok()?.validation_loss);
         let length = config.train.sequence_length;
         let sequences = config.record.probe_tokens.div_ceil(length);
         let probe = (sequences > 0 && dataset.tokens(Split::Validation) > 0)
@@ -192,7 +193,7 @@ impl<'a> Loop<'a> {
             pace: VecDeque::new(),
             loss: f64::NAN,
             last_validation: state.validation_loss,
-            best_validation: state.validation_loss,
+            best_validation,
             peak_memory: 0,
             saved: resumed.then_some(state.step),
             state,
@@ -313,7 +314,7 @@ impl<'a> Loop<'a> {
             return Some(Some("interrupted".to_owned()));
         }
         let minutes = self.config.train.max_minutes?;
-        (self.seconds() >= minutes * 60.0).then(|| Some(format!("time limit of {minutes} minutes")))
+        (self.started.elapsed().as_secs_f64() >= minutes * 60.0).then(|| Some(format!("time limit of {minutes} minutes")))
     }
 
     /// Counts a step without a finite loss. After too many in a row, returns the run's error.

@@ -94,7 +94,7 @@ struct Line<'a> {
 impl TrainingProgress {
     pub(super) fn new(ui: Ui, plan: TrainingPlan) -> Self {
         let bar = ui.live().add(ProgressBar::new(plan.steps));
-        bar.set_style(style("{spinner} [{bar:24}] {msg}").progress_chars("=> "));
+        bar.set_style(style("{spinner} [{bar:12}] {wide_msg}").progress_chars("=> "));
         bar.set_position(plan.done);
         bar.set_message(format!("step {}/{}", plan.done, plan.steps));
         bar.enable_steady_tick(Duration::from_millis(200));

@@ -32,6 +32,9 @@ n_shared_experts = 1
 inner_iter = 2
 max_position_embeddings = 64
 
+[model.rope]
+interleaved = true
+
 [data]
 cache = "cache"
 
@@ -67,6 +70,8 @@ max_tokens = 4
 
 [checkpoint]
 every = 6
+keep_last = 99
+keep_best = false
 
 [record]
 probe_tokens = 32
@@ -247,6 +252,17 @@ impl Folder {
             true => self.checkpoints(run),
             false => Vec::new(),
         }
+    }
+
+    /// What `bellows runs` says of a run.
+    #[track_caller]
+    pub fn state(&self, run: &str) -> String {
+        let listed = self.bellows("runs --json").ok().json();
+        let mut listed = listed.as_array().expect("a list").iter();
+        let found = listed
+            .find(|found| found["name"] == run)
+            .expect("it is listed");
+        found["state"].as_str().expect("a state").to_owned()
     }
 
     /// A file of a checkpoint.

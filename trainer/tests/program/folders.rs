@@ -18,6 +18,7 @@ const SHAPES: [(&str, &[&str]); 5] = [
         &[
             "model.model_type='llama'",
             "model.attention='gqa'",
+            "model.rope.interleaved=false",
             "model.num_key_value_heads=1",
             "model.n_routed_experts=0",
             "model.n_shared_experts=0",
@@ -30,6 +31,7 @@ const SHAPES: [(&str, &[&str]); 5] = [
         &[
             "model.model_type='qwen3_moe'",
             "model.attention='gqa'",
+            "model.rope.interleaved=false",
             "model.num_key_value_heads=1",
             "model.head_dim=12",
             "model.qk_norm='head'",
@@ -46,6 +48,7 @@ const SHAPES: [(&str, &[&str]); 5] = [
         &[
             "model.model_type='olmoe'",
             "model.attention='gqa'",
+            "model.rope.interleaved=false",
             "model.qk_norm='full'",
             "model.clip_qkv=8.0",
             "model.moe_intermediate_size=8",
@@ -91,7 +94,11 @@ fn logits(folder: &Path) -> (Vec<i32>, Vec<f32>, usize) {
     let input = Input::new(&source.config, &sequences, 0, &device);
     let hidden = model.forward(&input, None).hidden;
     let data = model.logits(hidden).into_data().convert::<f32>();
-    (ids, data.to_vec().expect("converted to f32"), vocabulary)
+    (
+        ids,
+        data.try_to_vec().expect("converted to f32"),
+        vocabulary,
+    )
 }
 
 /// For `xtask/fixtures/check_export.py`: with `BELLOWS_EXPORT_CHECK_DIR` set, keeps the exported

@@ -116,6 +116,21 @@ fn the_variants_are_what_their_names_say() {
         assert_eq!(z, matches!(name, "loss-free" | "exact-global"), "{name}");
         losses.push(last["loss"].clone());
     }
+    // Loss-free balancing moved its bias, by the update speed a step.
+    let bytes = folder.checkpoint("loss-free", 3, "model.safetensors");
+    let bytes = std::fs::read(bytes).expect("a checkpoint");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let biases: Vec<f32> = tensors
+        .tensors()
+        .iter()
+        .filter(|(name, _)| name.ends_with("e_score_correction_bias"))
+        .flat_map(|(_, tensor)| tensor.data().chunks_exact(4))
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")))
+        .collect();
+    // Two layers, two iterations, four experts.
+    assert_eq!(biases.len(), 16);
+    assert!(biases.iter().any(|bias| *bias != 0.0), "{biases:?}");
+    assert!(biases.iter().all(|bias| bias.abs() < 0.0301), "{biases:?}");
     losses.sort();
     losses.dedup();
     assert_eq!(losses.len(), VARIANTS.len(), "{losses:?}");
@@ -158,6 +173,47 @@ fn a_finished_run_goes_on_only_with_more_steps() {
     folder
         .bellows("resume runs/run")
         .refused(&["step 15 of 15"]);
+}
+
+#[test]
+fn going_back_leaves_nothing_of_the_steps_that_are_replaced() {
+    let folder = Folder::new();
+    folder.train("run", &["checkpoint.keep_last=2"]).ok();
+    // Step 12 is newer than step 9, and would be kept, and gone on from, in its place.
+    folder.bellows("resume runs/run --from 6 --steps 9").ok();
+    assert_eq!(folder.checkpoints("run"), [6, 9]);
+    folder.bellows("resume runs/run").refused(&["step 9 of 9"]);
+    let reader = bellows_record::RunReader::open(&folder.run("run")).expect("a run");
+    let rows = reader.metrics().read_all().expect("metrics");
+    assert_eq!(rows.last().map(|row| row.step), Some(9));
+}
+
+#[test]
+fn a_resume_that_is_refused_takes_nothing_away() {
+    let folder = Folder::new();
+    folder.train("run", &[]).ok();
+    let config = folder.text("runs/run/config.toml");
+    let other = config.replace("sequence_length = 32", "sequence_length = 16");
+    folder.write("runs/run/config.toml", other);
+    folder
+        .bellows("resume runs/run --from 6")
+        .refused(&["sequence"]);
+    assert_eq!(folder.checkpoints("run"), [6, 12]);
+    assert_eq!(folder.state("run"), "finished");
+}
+
+#[test]
+fn a_run_whose_corpus_holds_fewer_tokens_than_asked_for_goes_on() {
+    let folder = Folder::new();
+    folder
+        .train("run", &["data.tokenizer.vocab_size=4000"])
+        .ok();
+    let config = folder.text("runs/run/config.toml");
+    assert!(!config.contains("vocab_size = 4000"), "{config}");
+    folder.copy_run("run", "again");
+    std::fs::remove_dir_all(folder.path("cache")).expect("it was there");
+    folder.bellows("resume runs/again --from 6").ok();
+    folder.assert_equal_runs("run", "again", 12);
 }
 
 #[test]
