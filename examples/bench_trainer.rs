@@ -339,14 +339,8 @@ fn dense(x: &Tensor<2>, inner: usize) {
 /// Multiply-adds of the matrices that a step's tokens pass, forward and backward, times two.
 fn training_flops(config: &RunConfig) -> f64 {
     let model = &config.model;
-    let (_, active) = model.parameter_counts();
-    let lookup = if model.tie_word_embeddings {
-        0
-    } else {
-        model.vocab_size * model.hidden_size
-    };
     let heads = model.num_attention_heads * (model.query_head_dim() + model.value_head_dim());
     let scores = model.num_hidden_layers * heads * config.train.sequence_length;
-    let per_token = 6 * (active - lookup + scores);
+    let per_token = 6 * (model.parameter_counts().computed + scores);
     per_token as f64 * config.train.tokens_per_step() as f64
 }

@@ -347,9 +347,8 @@ impl ModelConfig {
         }
     }
 
-    /// Parameters (all, active for one token). Active counts each iteration's experts once per
-    /// iteration that runs them, embeddings excluded from the computation but included here.
-    pub fn parameter_counts(&self) -> (usize, usize) {
+    /// Parameters of the model, by what a token does with them.
+    pub fn parameter_counts(&self) -> ParameterCounts {
         let h = self.hidden_size;
         let (q, v) = (self.query_head_dim(), self.value_head_dim());
         let heads = self.num_attention_heads;
@@ -397,19 +396,42 @@ impl ModelConfig {
         };
         let shared = self.n_shared_experts * expert + shared_bias;
         let router = self.routers() * h * self.n_routed_experts;
-        let (mut total, mut active) = (0, 0);
+        let norms = 2 * h;
+        let mut counts = ParameterCounts::default();
+        let mut add = |total: usize, active: usize, computed: usize| {
+            counts.total += total;
+            counts.active += active;
+            counts.computed += computed;
+        };
         for layer in 0..self.num_hidden_layers {
-            total += attention + 2 * h;
-            active += attention + 2 * h;
+            add(attention + norms, attention + norms, attention);
             if self.is_moe_layer(layer) {
-                total += self.n_routed_experts * expert + shared + router;
-                active += self.inner_iter * (self.num_experts_per_tok * expert + shared) + router;
+                let (all, chosen) = (self.n_routed_experts, self.num_experts_per_tok);
+                let reachable = (self.inner_iter * chosen).min(all);
+                add(
+                    all * expert + shared + router,
+                    reachable * expert + shared + router,
+                    self.inner_iter * (chosen * expert + shared + h * all),
+                );
             } else {
-                total += dense;
-                active += dense;
+                add(dense, dense, dense);
             }
         }
-        let embeddings = self.vocab_size * h * if self.tie_word_embeddings { 1 } else { 2 } + h;
-        (total + embeddings, active + embeddings)
+        let table = self.vocab_size * h;
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        add(tables * table + h, tables * table + h, table);
+        counts
     }
+}
+
+/// What [`ModelConfig::parameter_counts`] returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParameterCounts {
+    /// All parameters.
+    pub total: usize,
+    /// Parameters that one token can reach: of the routed experts, those chosen in any iteration.
+    pub active: usize,
+    /// Multiply-adds of one token's matrix products, scores of attention left out. An expert chosen
+    /// in two iterations of a chain counts twice.
+    pub computed: usize,
 }

@@ -117,7 +117,7 @@ fn counted_parameters_are_those_that_a_model_has() {
             .into_iter()
             .map(|(_, shape, _)| shape.iter().product::<usize>());
         assert_eq!(
-            config.parameter_counts().0,
+            config.parameter_counts().total,
             sizes.sum::<usize>(),
             "{config:?}"
         );
@@ -125,13 +125,18 @@ fn counted_parameters_are_those_that_a_model_has() {
 }
 
 #[test]
-fn active_parameters_count_each_iteration_and_never_idle_experts() {
+fn active_parameters_are_those_a_token_can_reach_in_all_iterations() {
     let mut config = valid();
     let expert = 3 * config.hidden_size * config.moe_intermediate_size;
-    let (total, active) = config.parameter_counts();
-    // Two mixture layers, two iterations of two routed and two shared experts, of 6 + 2 there are.
-    assert_eq!(active + 2 * 8 * expert, total + 2 * 2 * 4 * expert);
+    let counts = config.parameter_counts();
+    // Two mixture layers; two iterations choose two each of 6 routed experts: 2 are out of reach.
+    assert_eq!(counts.total - counts.active, 2 * 2 * expert);
+    // What an iteration runs again is computed again.
+    config.inner_iter = 1;
+    let once = config.parameter_counts();
+    let router = config.hidden_size * config.n_routed_experts;
+    assert_eq!(counts.computed - once.computed, 2 * (4 * expert + router));
     config.n_routed_experts = 0;
-    let (total, active) = config.parameter_counts();
-    assert_eq!(total, active);
+    let dense = config.parameter_counts();
+    assert_eq!(dense.total, dense.active);
 }

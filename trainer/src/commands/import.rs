@@ -50,15 +50,15 @@ pub fn run(args: ImportArgs, ui: &Ui) -> Result<(), Error> {
         tokenizer: tokenizer.as_ref(),
     };
     write_model(&args.output, &export(&model), &texts, u64::MAX)?;
-    let (parameters, active) = folder.config.parameter_counts();
+    let parameters = folder.config.parameter_counts();
     let model_type = folder.config.model_type.as_str();
     if args.json {
         ui.json(&json!({
             "folder": args.folder,
             "output": args.output,
             "model_type": model_type,
-            "parameters": parameters,
-            "active_parameters": active,
+            "parameters": parameters.total,
+            "active_parameters": parameters.active,
             "layers": folder.config.num_hidden_layers,
             "vocabulary": folder.config.vocab_size,
             "bos_token_id": bos.map_or(Value::Null, Value::from),
@@ -69,7 +69,7 @@ pub fn run(args: ImportArgs, ui: &Ui) -> Result<(), Error> {
             "Imported",
             format!(
                 "{model_type} with {} parameters to {}",
-                count(parameters as u64),
+                count(parameters.total as u64),
                 args.output.display()
             ),
         );

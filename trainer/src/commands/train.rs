@@ -50,12 +50,12 @@ pub(super) fn listen(ui: &Ui) -> Result<Stop, Error> {
 /// What is about to be trained, and where.
 pub(super) fn announce(session: &Session, ui: &Ui) {
     let model = &session.config.model;
-    let (all, active) = model.parameter_counts();
-    let mut what = format!("{} parameters", count(all as u64));
+    let parameters = model.parameter_counts();
+    let mut what = format!("{} parameters", count(parameters.total as u64));
     if model.moe_layers() > 0 {
         what += &format!(
             ", {} active: {} of {} experts",
-            count(active as u64),
+            count(parameters.active as u64),
             model.num_experts_per_tok,
             model.n_routed_experts
         );

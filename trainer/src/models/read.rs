@@ -171,8 +171,10 @@ pub fn resolve(path: &Path, choice: CheckpointChoice) -> Result<PathBuf, Error> 
     if !bellows_record::is_run(path) {
         let list = bellows_record::list_runs(path);
         if let Some(run) = list.ok().and_then(|list| list.runs.into_iter().next()) {
-            return Err(Error::input(format!("{} holds runs, it is none", path.display()))
-                .help(format!("name one of them, such as {}", run.path.display())));
+            return Err(
+                Error::input(format!("{} holds runs, it is none", path.display()))
+                    .help(format!("name one of them, such as {}", run.path.display())),
+            );
         }
         return Ok(path.to_owned());
     }

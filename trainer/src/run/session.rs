@@ -112,14 +112,14 @@ impl Session {
     /// What the manifest says of the run.
     pub fn info(&self) -> RunInfo {
         let model = &self.config.model;
-        let (parameters, active_parameters) = model.parameter_counts();
+        let parameters = model.parameter_counts();
         RunInfo {
             program_version: env!("CARGO_PKG_VERSION").into(),
             device: self.opened.record("f32"),
             model: ModelSummary {
                 model_type: model.model_type.as_str().into(),
-                parameters: parameters as u64,
-                active_parameters: active_parameters as u64,
+                parameters: parameters.total as u64,
+                active_parameters: parameters.active as u64,
                 layers: model.num_hidden_layers as u32,
                 moe_layers: model.moe_layers() as u32,
                 iterations: model.inner_iter as u32,

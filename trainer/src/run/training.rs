@@ -314,7 +314,8 @@ impl<'a> Loop<'a> {
             return Some(Some("interrupted".to_owned()));
         }
         let minutes = self.config.train.max_minutes?;
-        (self.started.elapsed().as_secs_f64() >= minutes * 60.0).then(|| Some(format!("time limit of {minutes} minutes")))
+        (self.started.elapsed().as_secs_f64() >= minutes * 60.0)
+            .then(|| Some(format!("time limit of {minutes} minutes")))
     }
 
     /// Counts a step without a finite loss. After too many in a row, returns the run's error.

@@ -6,6 +6,7 @@ mod disk;
 mod folders;
 mod input;
 mod output;
+mod process;
 mod record;
 mod resume;
 mod retention;
