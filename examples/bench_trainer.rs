@@ -9,6 +9,7 @@ use std::time::Instant;
 use bellows::config::{Override, RunConfig};
 use bellows::run::{Checkpoints, Recorder, Session, State, Stop, micro_batch};
 use bellows::ui::Ui;
+use bellows_engine::config::AttentionKind;
 use bellows_engine::kernels::{attention, cross_entropy, experts, norm, routing};
 use bellows_engine::model::Input;
 use bellows_engine::observer::NoObserver;
@@ -45,7 +46,6 @@ fn main() -> Result<(), bellows::error::Error> {
     let writer = Arc::new(RunWriter::create(&runs, "bench", session.info(), &toml)?);
     // Everything that can be recorded, at the default intervals.
     let mut recorder = Recorder::new(writer.clone(), session.config.record.clone(), None);
-    let mut loader = session.dataset.loader(&session.loader_config())?;
     let policy = session.config.checkpoint.clone();
     let mut checkpoints =
         Checkpoints::new(writer.clone(), session.dataset.tokenizer().clone(), policy);
@@ -64,7 +64,7 @@ fn main() -> Result<(), bellows::error::Error> {
     let (mut bare, mut recorded, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let objective = session.config.router.clone();
     for number in 0..STEPS {
-        let (time, batch) = seconds(|| micro_batch(&loader.next_batch()));
+        let (time, batch) = seconds(|| micro_batch(&session.loader.next_batch()));
         parts[0].push(time);
         let batch = [batch];
         let (time, input) =
@@ -144,7 +144,7 @@ fn main() -> Result<(), bellows::error::Error> {
         seconds: 0.0,
         skipped_in_a_row: 0,
         validation_loss: None,
-        loader: loader.state(),
+        loader: session.loader.state(),
         dataset: session.dataset.id().clone(),
     };
     let (mut waits, mut blocking) = (Vec::new(), Vec::new());
@@ -218,7 +218,21 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
     };
     println!("  of which, each family measured alone:");
     let (q, v) = (model.query_head_dim(), model.value_head_dim());
-    let (n, groups) = (model.num_attention_heads, model.num_key_value_heads);
+    let n = model.num_attention_heads;
+    let (groups, projections) = match model.attention {
+        AttentionKind::Gqa => {
+            let groups = model.num_key_value_heads;
+            (groups, vec![(hidden, n * q), (hidden, 2 * groups * q)])
+        }
+        AttentionKind::Mla => {
+            let (rank, plain) = (model.kv_lora_rank, model.qk_nope_head_dim);
+            let latent = rank + model.qk_rope_head_dim;
+            (
+                n,
+                vec![(hidden, n * q), (hidden, latent), (rank, n * (plain + v))],
+            )
+        }
+    };
     let (query, key, value) = (heads(n, q), heads(groups, q), heads(groups, v));
     let dy = heads(n, v);
     let mask = Tensor::<4>::zeros([batch, 1, time, time], device);
@@ -234,18 +248,18 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
         attention::reference::backward(dy.clone(), query, key, value, p, 0.1);
     });
     let x = random([rows, hidden]);
-    let project = |out: usize| {
-        let weight = random([out, hidden]);
+    let project = |input: usize, output: usize| {
+        let (x, weight) = (random([rows, input]), random([output, input]));
         let y = x.clone().matmul(weight.clone().transpose());
-        (y.clone().matmul(weight), y.transpose().matmul(x.clone()))
+        (y.clone().matmul(weight), y.transpose().matmul(x))
     };
     report(
         "its projections",
         layers * train.accumulation as f64,
         &|| {
-            project(n * q);
-            project(2 * groups * q);
-            project(hidden);
+            for &(input, output) in projections.iter().chain(&[(n * v, hidden)]) {
+                project(input, output);
+            }
         },
     );
     if mixtures > 0.0 {

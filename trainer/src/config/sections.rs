@@ -45,7 +45,7 @@ pub struct TrainSection {
     pub sequence_length: usize,
     /// Micro-batches of a step.
     pub accumulation: usize,
-    /// Minutes of training after which to stop early.
+    /// Minutes of training of one process after which to stop early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_minutes: Option<f64>,
     /// Steps in a row with a loss that is not finite after which to stop.

@@ -9,6 +9,7 @@ mod choice;
 mod contain;
 mod details;
 mod host;
+mod self_test;
 
 pub use adapters::{Adapter, AdapterKind, adapters};
 pub use advice::{Advice, advice};
@@ -142,6 +143,15 @@ fn open(adapters: &[Adapter], index: usize) -> Result<OpenDevice, Error> {
             adapter.name
         ))
         .help("update its driver, or choose --device cpu")
+    })?;
+    self_test::multiplies(&device).map_err(|reason| {
+        Error::failed(format!(
+            "gpu:{index} ({}) cannot be trusted: {reason}",
+            adapter.name
+        ))
+        .help(
+            "update its driver, try a build with another shader compiler (without --features), or use --device cpu",
+        )
     })?;
     Ok(OpenDevice {
         device,

@@ -133,11 +133,6 @@ impl Session {
             total_steps: self.config.train.steps,
         }
     }
-
-    /// How batches are made.
-    pub fn loader_config(&self) -> LoaderConfig {
-        loader_config(&self.config)
-    }
 }
 
 /// Progress of preparing data, ended by a stop.
