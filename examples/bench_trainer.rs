@@ -289,11 +289,10 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
             },
         );
         let shared = model.n_shared_experts * inner;
-        report(
-            "shared experts",
-            mixtures * train.accumulation as f64,
-            &|| dense(&x, shared),
-        );
+        if shared > 0 {
+            let calls = mixtures * train.accumulation as f64;
+            report("shared experts", calls, &|| dense(&x, shared));
+        }
     }
     let dense_layers = (model.num_hidden_layers - model.moe_layers()) as f64;
     if dense_layers > 0.0 {
