@@ -1,5 +1,7 @@
 //! Where weights come from.
 
+use std::collections::BTreeSet;
+
 use safetensors::tensor::{Dtype, SafeTensors};
 
 /// What can be wrong with a file of weights.
@@ -81,9 +83,10 @@ impl<'a> SafetensorsSource<'a> {
     /// Parses the headers of `files`: a name for messages, and the bytes.
     ///
     /// # Errors
-    /// [`WeightError::Malformed`] if a header is broken or does not fit its file.
+    /// [`WeightError::Malformed`] if a header is broken or does not fit its file, or two files hold a
+    /// tensor of the same name.
     pub fn new(files: &[(String, &'a [u8])]) -> Result<Self, WeightError> {
-        let files = files
+        let files: Vec<(String, SafeTensors<'a>)> = files
             .iter()
             .map(|(file, bytes)| {
                 SafeTensors::deserialize(bytes)
@@ -94,6 +97,18 @@ impl<'a> SafetensorsSource<'a> {
                     })
             })
             .collect::<Result<_, _>>()?;
+        let mut seen = BTreeSet::new();
+        for (file, tensors) in &files {
+            for name in tensors.names() {
+                if !seen.insert(name) {
+                    return Err(WeightError::Malformed {
+                        file: file.clone(),
+                        problem: format!("tensor \"{name}\" is in another file as well"),
+                    });
+                }
+            }
+        }
+        drop(seen);
         Ok(Self { files })
     }
 

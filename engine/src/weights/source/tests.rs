@@ -163,3 +163,19 @@ fn tensors_are_found_across_files() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_tensor_in_two_files_is_not_read_from_whichever_comes_first() {
+    let one = good();
+    let files = [
+        ("a.safetensors".to_owned(), one.as_slice()),
+        ("b.safetensors".to_owned(), one.as_slice()),
+    ];
+    match SafetensorsSource::new(&files) {
+        Err(WeightError::Malformed { file, problem }) => {
+            assert_eq!(file, "b.safetensors");
+            assert!(problem.contains("\"w\""), "{problem}");
+        }
+        _ => panic!("two values for one tensor were accepted"),
+    }
+}
