@@ -44,8 +44,13 @@ fn main() -> Result<(), bellows::error::Error> {
     let runs = std::env::temp_dir().join(format!("bellows-bench-{}", std::process::id()));
     let toml = session.config.to_toml()?;
     let writer = Arc::new(RunWriter::create(&runs, "bench", session.info(), &toml)?);
+    let settings = session.config.record.clone();
+    let length = session.config.train.sequence_length;
+    let probe = session
+        .dataset
+        .probe(length, settings.probe_tokens.div_ceil(length).max(1))?;
     // Everything that can be recorded, at the default intervals.
-    let mut recorder = Recorder::new(writer.clone(), session.config.record.clone(), None);
+    let mut recorder = Recorder::new(writer.clone(), settings, Some(probe));
     let policy = session.config.checkpoint.clone();
     let mut checkpoints =
         Checkpoints::new(writer.clone(), session.dataset.tokenizer().clone(), policy);
