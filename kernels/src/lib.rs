@@ -19,9 +19,13 @@
 
 pub mod adamw;
 pub mod attention;
+mod choice;
 pub mod cross_entropy;
 pub mod experts;
+mod gpu;
 pub mod norm;
 pub mod rope;
 pub mod routing;
 pub mod vjp;
+
+pub use choice::{Compute, Kernels};

@@ -1,0 +1,62 @@
+//! What every kernel launch shares: contiguous operands, fresh buffers, grids within limits.
+
+use burn::backend::{DType, Shape, TensorMetadata};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::{BufferArg, CubeCount};
+
+/// Workgroups that WebGPU takes in one dimension of a dispatch.
+pub const MAX_GRID: usize = 65_535;
+
+/// A tensor whose rows lie one after another from the start of its buffer: strided inputs are
+/// copied, others pass.
+pub fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// Memory of `shape` on the device of `like`, its content undefined.
+pub fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::from(shape.to_vec()),
+        dtype,
+    )
+}
+
+/// Elements of a tensor.
+pub fn count(tensor: &CubeTensor) -> usize {
+    tensor.shape().num_elements()
+}
+
+/// A contiguous tensor as a kernel's slice of vectors of `width` elements.
+pub fn arg(tensor: &CubeTensor, width: usize) -> BufferArg {
+    let length = count(tensor);
+    debug_assert_eq!(length % width, 0, "vectors of {width} divide {length}");
+    // SAFETY: a contiguous tensor's buffer holds all of its elements.
+    unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), length / width) }
+}
+
+/// A grid of at least `cubes` workgroups, numbered by `CUBE_POS`. What goes beyond, when the
+/// count is split over two dimensions, must do nothing.
+pub fn grid(cubes: usize) -> CubeCount {
+    let x = cubes.clamp(1, MAX_GRID);
+    CubeCount::Static(x as u32, cubes.div_ceil(x).max(1) as u32, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_covers_its_count_within_the_limit() {
+        for cubes in [0, 1, 65_535, 65_536, 10_000_000] {
+            let CubeCount::Static(x, y, z) = grid(cubes) else {
+                panic!("static");
+            };
+            assert!(x as usize <= MAX_GRID && y as usize <= MAX_GRID && z == 1);
+            assert!(x as usize * y as usize >= cubes);
+        }
+    }
+}
