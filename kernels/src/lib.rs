@@ -16,6 +16,7 @@
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
 //! | [`vjp`] | how a family attaches its backward |
+//! | [`host`] | the one place that reads a device's memory, and counts it |
 
 pub mod adamw;
 pub mod attention;
@@ -23,6 +24,7 @@ mod choice;
 pub mod cross_entropy;
 pub mod experts;
 mod gpu;
+pub mod host;
 pub mod norm;
 pub mod rope;
 pub mod routing;

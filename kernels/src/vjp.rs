@@ -16,7 +16,7 @@ use burn::backend::{
     Autodiff, AutodiffBackend, Backend, BackendTensor, Cube, DispatchKindConversion,
     DispatchTensor, DispatchTensorKind, Flex,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 /// A float tensor whose rank is not in its type.
 #[derive(Clone, Debug)]
@@ -74,10 +74,7 @@ where
         let grad = grads.consume::<B>(&ops.node);
         let grad =
             <DispatchTensor as DispatchKindConversion<B>>::from_backend(BackendTensor::Float(grad));
-        let taken = match ops.state.0.lock() {
-            Ok(mut state) => state.take(),
-            Err(poisoned) => poisoned.into_inner().take(),
-        };
+        let taken = lock(&ops.state.0).take();
         let pullback = taken.expect("Burn consumes a step's graph: backward runs it once");
         let results = pullback(AnyTensor(grad), needs);
         for (parent, result) in ops.parents.into_iter().zip(results) {
@@ -123,6 +120,70 @@ pub fn custom_vjp<const N: usize, const D: usize>(
     } else {
         attach::<Flex, N, D>(inputs, output, pullback)
     }
+}
+
+/// One backward for several results of a function.
+///
+/// Burn's steps have one output. Each result attached here is a step that only hands its gradient
+/// over as a message; the step of the inputs, which runs after all of them, gets the messages of
+/// those results that took part in the loss.
+#[derive(Debug)]
+pub struct Joint<M> {
+    /// What the results hang on in the graph. Nobody reads its value.
+    anchor: Tensor<1>,
+    messages: Arc<Mutex<Vec<M>>>,
+}
+
+impl<M> Clone for Joint<M> {
+    fn clone(&self) -> Self {
+        Self {
+            anchor: self.anchor.clone(),
+            messages: self.messages.clone(),
+        }
+    }
+}
+
+impl<M: Send + 'static> Joint<M> {
+    /// A function of `inputs`. `pullback(messages, needs)` returns the gradient of each input as
+    /// in [`custom_vjp`]; `messages` are at least one, in no order. All live on `device`.
+    ///
+    /// # Panics
+    /// As [`custom_vjp`].
+    pub fn new<const N: usize>(
+        device: &Device,
+        inputs: [AnyTensor; N],
+        pullback: impl FnOnce(Vec<M>, Needs<N>) -> [Option<AnyTensor>; N] + Send + 'static,
+    ) -> Self {
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let received = messages.clone();
+        let value = Tensor::<1>::empty([1], &device.clone().without_autodiff());
+        let anchor = custom_vjp(inputs, value, move |_, needs| {
+            pullback(std::mem::take(&mut *lock(&received)), needs)
+        });
+        Self { anchor, messages }
+    }
+
+    /// Makes `output`, computed without autodiff, a result of the function; `message` is made of
+    /// its gradient.
+    pub fn attach<const D: usize>(
+        &self,
+        output: Tensor<D>,
+        message: impl FnOnce(Tensor<D>) -> M + Send + 'static,
+    ) -> Tensor<D> {
+        let messages = self.messages.clone();
+        let unread = self.anchor.clone().without_autodiff();
+        let inputs = [self.anchor.clone().into()];
+        custom_vjp(inputs, output, move |gradient, _| {
+            lock(&messages).push(message(gradient));
+            [Some(unread.into())]
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn attach<B, const N: usize, const D: usize>(

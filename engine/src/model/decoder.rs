@@ -62,7 +62,7 @@ impl DecoderLayer {
         let normed = self.post_attention_layernorm.forward(x.clone());
         let (y, routings) = match &self.mlp {
             FeedForward::Dense(mlp) => (mlp.forward(normed), Vec::new()),
-            FeedForward::Mixture(mixture) => mixture.forward(normed),
+            FeedForward::Mixture(mixture) => mixture.forward(normed, input.batch),
         };
         let y = if self.outer_residual { y.add(x) } else { y };
         (y, routings)

@@ -1,5 +1,6 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
+use bellows_kernels::Kernels;
 use bellows_kernels::experts::{experts, swiglu};
 use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction, route};
 use burn::module::{Module, Param};
@@ -72,6 +73,9 @@ pub struct MixtureOfExperts {
     /// Bias on the scores for the choice of experts, one `[experts]` a router; empty: none.
     #[module(skip)]
     pub correction_bias: Vec<Vec<f32>>,
+    /// What computes the routers and the experts.
+    #[module(skip)]
+    pub kernels: Kernels,
     #[module(skip)]
     rule: Router,
     #[module(skip)]
@@ -108,22 +112,24 @@ impl MixtureOfExperts {
             } else {
                 Vec::new()
             },
+            kernels: config.kernels,
             rule: router_rule(config),
             iterations: config.inner_iter,
             inner_residual: config.inner_residual,
         }
     }
 
-    /// `x`: `[rows, hidden]`, normalised. Returns the last iteration's output in the same shape,
-    /// without the layer's outer residual, and each iteration's routing.
-    pub fn forward(&self, x: Tensor<2>) -> (Tensor<2>, Vec<Routing>) {
+    /// `x`: `[rows, hidden]`, normalised, of `sequences` equal sequences. Returns the last
+    /// iteration's output in the same shape, without the layer's outer residual, and each
+    /// iteration's routing.
+    pub fn forward(&self, x: Tensor<2>, sequences: usize) -> (Tensor<2>, Vec<Routing>) {
         let mut state = x;
         let mut routings = Vec::with_capacity(self.iterations);
         for iteration in 0..self.iterations {
             let router = iteration.min(self.gate.len() - 1);
             let logits = self.gate[router].forward(state.clone());
             let bias = self.correction_bias.get(router).map(Vec::as_slice);
-            let routing = route(logits, bias, &self.rule);
+            let routing = route(logits, bias, &self.rule, sequences, self.kernels);
             let mut y = experts(
                 state.clone(),
                 routing.weights.clone(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bellows_kernels::adamw::{Moments, Settings, step};
+use bellows_kernels::host;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
@@ -55,7 +56,7 @@ impl Gradients {
         });
     }
 
-    /// L2 norm of all gradients together. Reads one number back from the device.
+    /// L2 norm of all gradients together. Waits for the device once.
     pub fn global_norm(&self) -> f64 {
         let squares: Vec<Tensor<1>> = self
             .by_name
@@ -65,11 +66,9 @@ impl Gradients {
         if squares.is_empty() {
             return 0.0;
         }
-        let squares = Tensor::cat(squares, 0).into_data().convert::<f32>();
-        let squares = squares.as_slice::<f32>().expect("converted to f32");
-        squares
-            .iter()
-            .map(|&square| f64::from(square))
+        host::floats(Tensor::cat(squares, 0))
+            .into_iter()
+            .map(f64::from)
             .sum::<f64>()
             .sqrt()
     }

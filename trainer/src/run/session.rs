@@ -78,7 +78,9 @@ impl Session {
         stop: &Stop,
         ui: &Ui,
     ) -> Result<Self, Error> {
-        let folder = ModelFolder::open(checkpoint)?;
+        let mut folder = ModelFolder::open(checkpoint)?;
+        // A checkpoint says what a model is, not what computes it.
+        folder.config.kernels = config.model.kernels;
         let state = checkpoint_state(checkpoint)?;
         let opened = open_device(&config, ui)?;
         let dataset = Dataset::reopen(&config.data, &state.dataset, &data_progress(stop, ui))?;
