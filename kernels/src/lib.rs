@@ -15,16 +15,19 @@
 //! | [`norm`] | RMS normalisation |
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
+//! | [`convert`] | between storage types |
 //! | [`vjp`] | how a family attaches its backward |
 //! | [`host`] | the one place that reads a device's memory, and counts it |
 
 pub mod adamw;
 pub mod attention;
 mod choice;
+pub mod convert;
 pub mod cross_entropy;
 pub mod experts;
 mod gpu;
 pub mod host;
+mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod routing;

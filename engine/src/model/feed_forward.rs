@@ -1,7 +1,7 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
 use bellows_kernels::Kernels;
-use bellows_kernels::experts::{experts, swiglu};
+use bellows_kernels::experts::{Settings, experts, swiglu};
 use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction, route};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -136,6 +136,10 @@ impl MixtureOfExperts {
                 &routing.plan,
                 self.experts.gate_up_proj.val(),
                 self.experts.down_proj.val(),
+                Settings {
+                    kernels: self.kernels,
+                    ..Settings::default()
+                },
             );
             if let Some(shared) = &self.shared_experts {
                 y = y.add(shared.forward(state.clone()));

@@ -1,4 +1,4 @@
-use bellows_kernels::experts::{experts, swiglu};
+use bellows_kernels::experts::{Settings, experts, swiglu};
 use bellows_kernels::routing::{HostPlan, Plan};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -86,6 +86,7 @@ fn check(
                 &plan,
                 leaves.at(2),
                 leaves.at(3),
+                Settings::default(),
             )
         },
         |leaves| {

@@ -4,8 +4,8 @@ mod args;
 mod values;
 
 pub use args::{
-    Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs, ExportArgs,
-    GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
+    BenchArgs, Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs,
+    ExportArgs, GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
 };
 pub use values::{ByteSize, CheckpointChoice};
 
@@ -37,6 +37,7 @@ fn dispatch(command: Command, ui: &Ui) -> Result<(), Error> {
         Command::Import(args) => commands::import::run(args, ui),
         Command::Export(args) => commands::export::run(args, ui),
         Command::Verify(args) => commands::verify::run(args, ui),
+        Command::Bench(args) => commands::bench::run(args, ui),
         Command::Devices(args) => commands::devices::run(args, ui),
         Command::Config(args) => commands::config::run(args, ui),
         Command::Runs(args) => commands::runs::run(args, ui),
