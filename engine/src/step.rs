@@ -119,12 +119,25 @@ pub fn run(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> StepResult {
+    run_scaled(model, batches, objective, device, observer, 1.0)
+}
+
+/// [`run`] with the objective multiplied by `loss_scale` before its backward pass, so that small
+/// gradients survive f16. The losses that it returns are not scaled; the gradients are, and say so.
+pub fn run_scaled(
+    model: &Decoder,
+    batches: &[MicroBatch],
+    objective: &RouterObjective,
+    device: &Device,
+    observer: &mut dyn Observer,
+    loss_scale: f64,
+) -> StepResult {
     let size = size_of(batches);
     let mixtures = model.config().moe_layers() > 0;
     let whole_step = (mixtures && objective.balance == BalanceScope::Global && batches.len() > 1)
         .then(|| count_frequencies(model, batches, device));
     let mut losses = Losses::default();
-    let mut gradients = Gradients::default();
+    let mut gradients = Gradients::scaled(loss_scale);
     let mut frequencies = Frequencies::default();
     let mut dropped = 0;
     let (mut stats, mut transitions) = (Vec::new(), Vec::new());
@@ -162,6 +175,9 @@ pub fn run(
             add_transitions(&mut transitions, &routings);
         }
         drop(routings);
+        if loss_scale != 1.0 {
+            total = total.mul_scalar(loss_scale);
+        }
         gradients.accumulate(model, total.backward());
         add_values(&mut losses, parts, &terms.balance, &terms.z);
     }

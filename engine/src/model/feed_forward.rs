@@ -5,7 +5,7 @@ use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFun
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{Init, Linear};
+use super::{Init, Linear, Numerics};
 use crate::config::{ModelConfig, ScoringFunc, TopkMethod};
 
 /// Feed-forward part of one layer.
@@ -78,6 +78,9 @@ pub struct MixtureOfExperts {
     iterations: usize,
     #[module(skip)]
     inner_residual: bool,
+    /// How it computes.
+    #[module(skip)]
+    pub numerics: Numerics,
 }
 
 impl MixtureOfExperts {
@@ -111,6 +114,7 @@ impl MixtureOfExperts {
             rule: router_rule(config),
             iterations: config.inner_iter,
             inner_residual: config.inner_residual,
+            numerics: init.numerics(),
         }
     }
 

@@ -6,12 +6,15 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
+use super::Numerics;
+
 /// Makes the parameters of a model.
 #[derive(Debug)]
 pub struct Init {
     device: Device,
     /// `None`: weights are zero, to be loaded.
     source: Option<(ChaCha8Rng, Normal<f32>)>,
+    numerics: Numerics,
 }
 
 impl Init {
@@ -24,6 +27,7 @@ impl Init {
         Self {
             device: device.clone(),
             source: Some((ChaCha8Rng::seed_from_u64(seed), normal)),
+            numerics: Numerics::default(),
         }
     }
 
@@ -32,7 +36,18 @@ impl Init {
         Self {
             device: device.clone(),
             source: None,
+            numerics: Numerics::default(),
         }
+    }
+
+    /// Makes parts that compute as `numerics` says, instead of with the device's kernels in f32.
+    pub fn with_numerics(self, numerics: Numerics) -> Self {
+        Self { numerics, ..self }
+    }
+
+    /// How the parts compute.
+    pub fn numerics(&self) -> Numerics {
+        self.numerics
     }
 
     /// A parameter of random weights.

@@ -139,6 +139,7 @@ fn only_the_groups_that_decay_decay() {
     });
     let gradients = Gradients {
         by_name: zeros.collect(),
+        ..Gradients::default()
     };
     let (model, _) = AdamW::new(&config).update(model, gradients, 0.1);
     let mut kinds = Vec::new();
