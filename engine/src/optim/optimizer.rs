@@ -147,13 +147,15 @@ impl AdamW {
             weight_decay: self.config.weight_decay,
             gradients: gradients.by_name,
             moments: &mut self.moments,
-            names: Vec::new(),
-            parameters: Vec::new(),
+            taken: BTreeMap::new(),
         };
         let model = model.map(&mut take);
-        let Take {
-            names, parameters, ..
-        } = take;
+        // In the order of names, as everything here: the norm is the same sum every time.
+        let (names, parameters): (Vec<_>, Vec<_>) = take
+            .taken
+            .into_iter()
+            .map(|(name, (dims, parameter))| ((name, dims), parameter))
+            .unzip();
         let (updated, outcome) = update(parameters, &step, kernels);
         self.pending = Some(outcome);
         let mut values = BTreeMap::new();
@@ -214,9 +216,8 @@ struct Take<'a> {
     weight_decay: f64,
     gradients: BTreeMap<String, Tensor<1>>,
     moments: &'a mut BTreeMap<String, Moments<1>>,
-    /// Name and shape of each of `parameters`.
-    names: Vec<(String, Vec<usize>)>,
-    parameters: Vec<Parameter>,
+    /// Shape and the rest, by name.
+    taken: BTreeMap<String, (Vec<usize>, Parameter)>,
 }
 
 impl ModuleMapper for Take<'_> {
@@ -242,13 +243,13 @@ impl ModuleMapper for Take<'_> {
             let dims = value.dims();
             let count: usize = dims.iter().product();
             let device = value.device();
-            self.parameters.push(Parameter {
+            let parameter = Parameter {
                 value: value.without_autodiff().reshape([count]),
                 gradient,
                 moments: self.moments.remove(&name),
                 weight_decay,
-            });
-            self.names.push((name, dims.to_vec()));
+            };
+            self.taken.insert(name, (dims.to_vec(), parameter));
             Tensor::zeros([1; D], &device)
         })
     }
