@@ -124,11 +124,24 @@ pub fn run(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> StepResult {
+    run_scaled(model, batches, objective, device, observer, 1.0)
+}
+
+/// [`run`] with the objective multiplied by `loss_scale` before its backward pass, so that small
+/// gradients survive f16. The losses that it returns are not scaled; the gradients are, and say so.
+pub fn run_scaled(
+    model: &Decoder,
+    batches: &[MicroBatch],
+    objective: &RouterObjective,
+    device: &Device,
+    observer: &mut dyn Observer,
+    loss_scale: f64,
+) -> StepResult {
     let size = size_of(batches);
     let mixtures = model.config().moe_layers() > 0;
     let whole_step = (mixtures && objective.balance == BalanceScope::Global && batches.len() > 1)
         .then(|| count_choices(model, batches, device));
-    let mut gradients = Gradients::default();
+    let mut gradients = Gradients::scaled(loss_scale);
     let mut tally = Tally::default();
     for batch in batches {
         let input = Input::new(model.config(), &batch.sequences, 0, device);
@@ -143,12 +156,15 @@ pub fn run(
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
         let ce = cross_entropy(model, hidden, &batch.labels, size.labels).objective;
-        let total = match &terms.objective {
+        let mut total = match &terms.objective {
             Some(routers) => ce.clone().add(routers.clone()),
             None => ce.clone(),
         };
         tally.add_losses(ce, terms);
         drop(routings);
+        if loss_scale != 1.0 {
+            total = total.mul_scalar(loss_scale);
+        }
         gradients.accumulate(model, total.backward());
     }
     let Totals {

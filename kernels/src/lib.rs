@@ -9,6 +9,7 @@
 //! | family | what |
 //! | --- | --- |
 //! | [`routing`] | router logits to chosen experts and weights |
+//! | [`linear`] | linear projections in the compute type |
 //! | [`experts`] | the SwiGLU experts of a mixture, and dense SwiGLU |
 //! | [`attention`] | masked softmax attention with grouped heads |
 //! | [`cross_entropy`] | hidden states and head to losses, without a `[tokens, vocabulary]` buffer |
@@ -27,6 +28,7 @@ pub mod cross_entropy;
 pub mod experts;
 mod gpu;
 pub mod host;
+pub mod linear;
 mod matmul;
 pub mod norm;
 pub mod rope;

@@ -1,12 +1,11 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
-use bellows_kernels::Kernels;
 use bellows_kernels::experts::{Settings, experts, swiglu};
 use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction, route};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{Init, Linear};
+use super::{Init, Linear, Numerics};
 use crate::config::{ModelConfig, ScoringFunc, TopkMethod};
 
 /// Feed-forward part of one layer.
@@ -73,15 +72,15 @@ pub struct MixtureOfExperts {
     /// Bias on the scores for the choice of experts, one `[experts]` a router; empty: none.
     #[module(skip)]
     pub correction_bias: Vec<Vec<f32>>,
-    /// What computes the routers and the experts.
-    #[module(skip)]
-    pub kernels: Kernels,
     #[module(skip)]
     rule: Router,
     #[module(skip)]
     iterations: usize,
     #[module(skip)]
     inner_residual: bool,
+    /// How it computes.
+    #[module(skip)]
+    pub numerics: Numerics,
 }
 
 impl MixtureOfExperts {
@@ -90,7 +89,7 @@ impl MixtureOfExperts {
         let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
         let experts = config.n_routed_experts;
         let gate = (0..config.routers())
-            .map(|_| Linear::new(init, hidden, experts, false))
+            .map(|_| Linear::new(init, hidden, experts, false).in_f32())
             .collect();
         let shared_experts = (config.n_shared_experts > 0).then(|| {
             DenseFeedForward::new(
@@ -112,10 +111,10 @@ impl MixtureOfExperts {
             } else {
                 Vec::new()
             },
-            kernels: config.kernels,
             rule: router_rule(config),
             iterations: config.inner_iter,
             inner_residual: config.inner_residual,
+            numerics: init.numerics(),
         }
     }
 
@@ -129,7 +128,7 @@ impl MixtureOfExperts {
             let router = iteration.min(self.gate.len() - 1);
             let logits = self.gate[router].forward(state.clone());
             let bias = self.correction_bias.get(router).map(Vec::as_slice);
-            let routing = route(logits, bias, &self.rule, sequences, self.kernels);
+            let routing = route(logits, bias, &self.rule, sequences, self.numerics.kernels);
             let mut y = experts(
                 state.clone(),
                 routing.weights.clone(),
@@ -137,8 +136,9 @@ impl MixtureOfExperts {
                 self.experts.gate_up_proj.val(),
                 self.experts.down_proj.val(),
                 Settings {
-                    kernels: self.kernels,
-                    ..Settings::default()
+                    kernels: self.numerics.kernels,
+                    compute: self.numerics.compute,
+                    recompute: false,
                 },
             );
             if let Some(shared) = &self.shared_experts {

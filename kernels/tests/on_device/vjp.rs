@@ -1,8 +1,9 @@
 use std::sync::{Arc, Mutex};
 
+use bellows_kernels::Kernels;
 use bellows_kernels::cross_entropy::linear_cross_entropy;
 use bellows_kernels::norm::rms_norm;
-use bellows_kernels::vjp::custom_vjp;
+use bellows_kernels::vjp::{custom_vjp, custom_vjp_pair};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::device::test_device;
@@ -124,7 +125,9 @@ fn a_family_with_one_frozen_input_still_moves_the_other() {
     let ones = || constant([1.0, 1.0], &device);
 
     let weight = tracked([1.0, 2.0], &device);
-    let gradients = rms_norm(x(), weight.clone(), 1e-6).sum().backward();
+    let gradients = rms_norm(x(), weight.clone(), 1e-6, Kernels::Fused)
+        .sum()
+        .backward();
     assert!(weight.grad(&gradients).is_some());
 
     let (frozen, moving) = (x(), x().require_grad());
@@ -137,4 +140,69 @@ fn a_family_with_one_frozen_input_still_moves_the_other() {
         assert!(moving.grad(&gradients).is_some());
         assert!(frozen.grad(&gradients).is_none());
     }
+}
+
+/// `[a + b, a · b]` with one backward for both; `seen` gets which of the two pulled.
+fn sum_and_product([a, b]: [Tensor<1>; 2], seen: &Arc<Mutex<Vec<[bool; 2]>>>) -> [Tensor<1>; 2] {
+    let [x, y] = [&a, &b].map(|tensor| tensor.clone().without_autodiff());
+    let outputs = [x.clone().add(y.clone()), x.clone().mul(y.clone())];
+    let seen = seen.clone();
+    custom_vjp_pair([a.into(), b.into()], outputs, move |pulls, _| {
+        let present = pulls.each_ref().map(Option::is_some);
+        seen.lock().expect("not poisoned").push(present);
+        let [of_sum, of_product] = pulls.map(|pull| pull.unwrap_or_else(|| x.zeros_like()));
+        let through = |other: &Tensor<1>| {
+            let product = of_product.clone().mul(other.clone());
+            Some(of_sum.clone().add(product).into())
+        };
+        [through(&y), through(&x)]
+    })
+}
+
+#[test]
+fn both_results_of_a_pair_pull_once_together_wherever_they_are_used() {
+    let Some(device) = test_device() else { return };
+    let seen = Arc::default();
+    let a = tracked([2.0, 3.0], &device);
+    let b = tracked([5.0, 7.0], &device);
+    let pair = || sum_and_product([a.clone(), b.clone()], &seen);
+    let gradient = |loss: Tensor<1>| host(a.grad(&loss.sum().backward()).expect("tracked"));
+    // The sum is used again far above the product.
+    let [sum, product] = pair();
+    let far = sum.clone().mul_scalar(2.0).add_scalar(1.0).mul_scalar(3.0);
+    assert_eq!(gradient(product.add(far).add(sum)), [5.0 + 7.0, 7.0 + 7.0]);
+    assert_eq!(seen.lock().expect("not poisoned").pop(), Some([true, true]));
+    let [sum, _] = pair();
+    assert_eq!(gradient(sum), [1.0, 1.0]);
+    assert_eq!(
+        seen.lock().expect("not poisoned").pop(),
+        Some([true, false])
+    );
+    let [_, product] = pair();
+    assert_eq!(gradient(product), [5.0, 7.0]);
+    assert_eq!(
+        seen.lock().expect("not poisoned").pop(),
+        Some([false, true])
+    );
+    assert!(seen.lock().expect("not poisoned").is_empty(), "once each");
+}
+
+#[test]
+fn what_a_pair_keeps_goes_with_its_results_and_is_not_kept_for_constants() {
+    let Some(device) = test_device() else { return };
+    let seen = Arc::default();
+    let a = tracked([2.0, 3.0], &device);
+    let plain = constant([5.0, 7.0], &device);
+    let constants = sum_and_product([plain.clone(), plain.clone()], &seen);
+    assert_eq!(Arc::strong_count(&seen), 1);
+    drop(constants);
+    let [sum, product] = sum_and_product([a, plain], &seen);
+    assert_eq!(Arc::strong_count(&seen), 2);
+    drop(sum);
+    assert_eq!(Arc::strong_count(&seen), 2, "the product still needs it");
+    drop(product);
+    // Burn frees an abandoned graph when the next one is recorded or run.
+    let other = tracked([1.0, 1.0], &device);
+    let _ = other.clone().mul(other).sum().backward();
+    assert_eq!(Arc::strong_count(&seen), 1);
 }
