@@ -401,7 +401,11 @@ fn rows_that_are_not_numbers_choose_experts_that_exist_and_show_it() {
         assert_sorted(&routing.plan);
         assert_eq!(routing.plan.host().experts[2..4], [0, 1]);
         // The loss must show it, or the trainer could not act on it.
-        assert!(host(routing.weights.clone())[2..4].iter().all(|w| w.is_nan()));
+        assert!(
+            host(routing.weights.clone())[2..4]
+                .iter()
+                .all(|w| w.is_nan())
+        );
         assert!(host(routing.probabilities())[6].is_nan());
     }
     // One bad score among sigmoids ranks behind the good ones.
