@@ -171,3 +171,62 @@ fn add_all<T: Clone>(sums: &mut Vec<T>, new: impl Iterator<Item = T>, add: impl 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    /// Burn's and CubeCL's ways to wait for a device.
+    const READS: [&str; 13] = [
+        "into_data",
+        "to_data(",
+        "into_scalar",
+        "Transaction",
+        "argwhere",
+        "nonzero",
+        ".execute(",
+        ".read_one",
+        ".read_tensor",
+        ".read_async",
+        "contains_nan",
+        "all_close",
+        ".sync()",
+    ];
+
+    fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
+        let entries = std::fs::read_dir(folder).expect("a folder of sources");
+        for entry in entries.map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                sources(&entry, files);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                files.push(entry);
+            }
+        }
+    }
+
+    #[test]
+    fn one_place_reads_the_device_and_counts() {
+        let engine = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = Vec::new();
+        sources(&engine.join("src"), &mut files);
+        sources(&engine.join("../kernels/src"), &mut files);
+        assert!(files.len() > 30, "the sources are there");
+        let mut found = Vec::new();
+        for file in &files {
+            let text = std::fs::read_to_string(file).expect("readable");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in code.lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                if READS.iter().any(|read| code.contains(read)) {
+                    found.push((file, number + 1));
+                }
+            }
+        }
+        let elsewhere: Vec<_> = found
+            .iter()
+            .filter(|(file, _)| !file.ends_with("kernels/src/host.rs"))
+            .collect();
+        assert!(elsewhere.is_empty(), "not counted: {elsewhere:?}");
+        assert!(!found.is_empty(), "host.rs does read");
+    }
+}

@@ -151,10 +151,11 @@ pub fn router_terms(
             .map(|row| row.reshape([1, plan.experts]))
             .collect();
     }
-    factors.balance_weight = match with_balance {
-        true => objective.balance_coefficient,
-        false => 0.0,
-    };
+    if with_balance {
+        factors.balance_weight = objective.balance_coefficient;
+    } else {
+        factors.balance = 0.0;
+    }
     let mut result = RouterTerms::default();
     for (at, frequencies) in routings.iter().zip(frequencies) {
         let terms = at.routing.terms(frequencies, &factors);

@@ -27,9 +27,17 @@ where
 #[derive(Debug)]
 enum Message {
     /// Gradients of the weights `[T, k]`.
-    Weights(Tensor<2>),
-    /// The gradient `[1]` of an objective, and what that was made with.
-    Objective(Tensor<1>, Tensor<2, Int>, TermFactors),
+    Weights(Box<Tensor<2>>),
+    /// That of an objective.
+    Objective(Box<Objective>),
+}
+
+/// The gradient `[1]` of an objective, and what that was made with.
+#[derive(Debug)]
+struct Objective {
+    gradient: Tensor<1>,
+    frequencies: Tensor<2, Int>,
+    factors: TermFactors,
 }
 
 /// What a fused decision keeps for its objective and statistics.
@@ -89,7 +97,9 @@ pub fn route(
         joint,
     };
     let weights = Tensor::<2>::from_dispatch(weights);
-    let weights = decision.joint.attach(weights, Message::Weights);
+    let weights = decision
+        .joint
+        .attach(weights, |gradient| Message::Weights(Box::new(gradient)));
     (weights, plan, decision)
 }
 
@@ -106,23 +116,22 @@ fn backward(
     let mut objectives = Vec::new();
     for message in messages {
         match message {
-            Message::Weights(gradient) => weights = Some(gradient),
-            Message::Objective(gradient, frequencies, factors) => {
-                objectives.push((gradient, frequencies, factors));
-            }
+            Message::Weights(gradient) => weights = Some(*gradient),
+            Message::Objective(objective) => objectives.push(*objective),
         }
     }
-    let run = |weights: Option<Tensor<2>>, objective: Option<(Tensor<1>, Tensor<2, Int>, _)>| {
+    let run = |weights: Option<Tensor<2>>, objective: Option<Objective>| {
         let arriving = Arriving {
             weights: weights.is_some(),
-            terms: objective.as_ref().map(|objective| objective.2),
+            terms: objective.as_ref().map(|objective| objective.factors),
         };
         let unread = || logits.clone().into_dispatch();
         let weights = weights.map_or_else(unread, Tensor::into_dispatch);
         let (objective, frequencies) = match objective {
-            Some((gradient, frequencies, _)) => {
-                (gradient.into_dispatch(), frequencies.into_dispatch())
-            }
+            Some(objective) => (
+                objective.gradient.into_dispatch(),
+                objective.frequencies.into_dispatch(),
+            ),
             None => (unread(), indices.clone().into_dispatch()),
         };
         Tensor::<2>::from_dispatch(<Dispatch as RoutingBackend>::route_backward(
@@ -158,7 +167,11 @@ impl Decision {
         let objective = Tensor::<1>::from_dispatch(objective);
         Terms {
             objective: self.joint.attach(objective, move |gradient| {
-                Message::Objective(gradient, frequencies, factors)
+                Message::Objective(Box::new(Objective {
+                    gradient,
+                    frequencies,
+                    factors,
+                }))
             }),
             values: Tensor::from_dispatch(values),
         }

@@ -4,6 +4,7 @@ use bellows_kernels::Kernels;
 use bellows_kernels::cross_entropy::linear_cross_entropy;
 use bellows_kernels::norm::rms_norm;
 use bellows_kernels::vjp::{custom_vjp, custom_vjp_pair};
+use bellows_kernels::vjp::{Joint, custom_vjp};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::device::test_device;
@@ -156,6 +157,21 @@ fn sum_and_product([a, b]: [Tensor<1>; 2], seen: &Arc<Mutex<Vec<[bool; 2]>>>) ->
             Some(of_sum.clone().add(product).into())
         };
         [through(&y), through(&x)]
+/// `2 a` and `3 a` as two results of one function, whose backward runs once for both; `seen` gets
+/// how many of them took part in the loss.
+fn twice_and_thrice(a: &Tensor<1>, seen: &Arc<Mutex<Vec<usize>>>) -> [Tensor<1>; 2] {
+    let seen = seen.clone();
+    let joint = Joint::new(&a.device(), [a.clone().into()], move |messages, _| {
+        seen.lock().expect("not poisoned").push(messages.len());
+        let gradients = messages
+            .into_iter()
+            .map(|(factor, dy): (f32, Tensor<1>)| dy.mul_scalar(factor));
+        [gradients.reduce(Tensor::add).map(Into::into)]
+    });
+    let plain = a.clone().without_autodiff();
+    [2.0, 3.0].map(|factor| {
+        let output = plain.clone().mul_scalar(factor);
+        joint.attach(output, move |dy| (factor, dy))
     })
 }
 
@@ -205,4 +221,35 @@ fn what_a_pair_keeps_goes_with_its_results_and_is_not_kept_for_constants() {
     let other = tracked([1.0, 1.0], &device);
     let _ = other.clone().mul(other).sum().backward();
     assert_eq!(Arc::strong_count(&seen), 1);
+fn the_backward_of_several_results_runs_once_with_those_that_the_loss_used() {
+    let Some(device) = test_device() else { return };
+    let a = tracked([2.0, 5.0], &device);
+    for (of_two, of_three) in [(true, false), (false, true), (true, true)] {
+        let seen = Arc::default();
+        let [two, three] = twice_and_thrice(&a, &seen);
+        assert_eq!(host(two.clone()), [4.0, 10.0]);
+        let (mut parts, mut wanted) = (Vec::new(), 0.0);
+        if of_two {
+            parts.push(two);
+            wanted += 2.0;
+        }
+        if of_three {
+            parts.push(three.mul_scalar(10.0));
+            wanted += 30.0;
+        }
+        let used = parts.len();
+        let loss = parts.into_iter().reduce(Tensor::add).expect("one");
+        let gradients = loss.sum().backward();
+        assert_eq!(host(a.grad(&gradients).expect("tracked")), [wanted; 2]);
+        assert_eq!(*seen.lock().expect("not poisoned"), [used]);
+    }
+}
+
+#[test]
+fn several_results_of_untracked_inputs_keep_nothing_for_backward() {
+    let Some(device) = test_device() else { return };
+    let seen = Arc::default();
+    let results = twice_and_thrice(&constant([2.0, 5.0], &device), &seen);
+    assert_eq!(Arc::strong_count(&seen), 1);
+    assert_eq!(host(results[1].clone()), [6.0, 15.0]);
 }
