@@ -149,6 +149,7 @@ fn main() -> Result<(), bellows::error::Error> {
         seconds: 0.0,
         skipped_in_a_row: 0,
         validation_loss: None,
+        loss_scale: None,
         loader: session.loader.state(),
         dataset: session.dataset.id().clone(),
     };

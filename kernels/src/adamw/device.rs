@@ -32,7 +32,7 @@ fn workgroup_sum(value: f32) -> f32 {
         let half = comptime!(UNITS >> (step + 1));
         if unit < half {
             let other = shared[unit + half];
-            shared[unit] = shared[unit] + other;
+            shared[unit] += other;
         }
         sync_cube();
     }

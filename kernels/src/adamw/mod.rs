@@ -113,7 +113,7 @@ enum Found {
     /// The norm.
     Host(f64),
     /// Factor, applied, norm.
-    Device(Tensor<1>),
+    Device(Box<Tensor<1>>),
 }
 
 impl Outcome {
@@ -152,7 +152,7 @@ pub fn update(
         });
     if fused {
         let (updated, outcome) = launch::update(parameters, step);
-        (updated, Outcome(Found::Device(outcome)))
+        (updated, Outcome(Found::Device(Box::new(outcome))))
     } else {
         let (updated, norm) = reference::update(parameters, step);
         (updated, Outcome(Found::Host(norm)))
@@ -167,7 +167,7 @@ pub fn global_norm(gradients: &[Tensor<1>], loss_scale: f64, kernels: Kernels) -
             .all(|gradient| runs_fused(gradient, kernels));
     if fused {
         let outcome = launch::outcome(gradients, loss_scale, None);
-        Outcome(Found::Device(outcome)).read().0
+        Outcome(Found::Device(Box::new(outcome))).read().0
     } else {
         reference::global_norm(gradients, loss_scale)
     }

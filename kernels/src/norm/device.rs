@@ -23,7 +23,7 @@ fn row_sum(shared: &mut Shared<[f32]>, value: f32, #[comptime] lanes: usize) -> 
         let half = comptime!(lanes >> (step + 1));
         if lane < half {
             let other = shared[unit + half];
-            shared[unit] = shared[unit] + other;
+            shared[unit] += other;
         }
         sync_cube();
     }
@@ -50,7 +50,7 @@ pub fn forward<N: Size>(
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
     let lane = unit % lanes;
-    let row = CUBE_POS as usize * comptime!(UNITS / lanes) + unit / lanes;
+    let row = CUBE_POS * comptime!(UNITS / lanes) + unit / lanes;
     let vectors = weight.len();
     let base = row * vectors;
     let present = row < rows as usize;
@@ -95,7 +95,7 @@ pub fn forward_add<N: Size>(
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
     let lane = unit % lanes;
-    let row = CUBE_POS as usize * comptime!(UNITS / lanes) + unit / lanes;
+    let row = CUBE_POS * comptime!(UNITS / lanes) + unit / lanes;
     let vectors = weight.len();
     let base = row * vectors;
     let present = row < rows as usize;
@@ -126,7 +126,7 @@ pub fn forward_add<N: Size>(
 }
 
 /// Gradient of `x` in one pass over `dy` and `x`, and for each workgroup, which takes `block`
-/// rows, its rows' share of the gradient of `weight`.
+/// rows in `rounds` of as many as it holds at a time, its rows' share of the gradient of `weight`.
 ///
 /// With `onto` the gradient of `x` is added to what `dx` holds. `tiles`: vectors of a row that
 /// one unit takes.
@@ -141,6 +141,7 @@ pub fn backward<N: Size>(
     rows: u32,
     width: u32,
     block: u32,
+    rounds: u32,
     #[comptime] lanes: usize,
     #[comptime] tiles: usize,
     #[comptime] onto: bool,
@@ -153,7 +154,7 @@ pub fn backward<N: Size>(
     let lane = unit % lanes;
     let slot = unit / lanes;
     let vectors = weight.len();
-    let first = CUBE_POS as usize * block as usize;
+    let first = CUBE_POS * block as usize;
     let mut end = first + block as usize;
     if end > rows as usize {
         end = rows as usize;
@@ -163,8 +164,7 @@ pub fn backward<N: Size>(
     for tile in 0..tiles {
         sums[tile] = Vector::<f32, N>::new(0.0f32);
     }
-    let rounds = (block as usize + slots - 1) / slots;
-    for round in 0..rounds {
+    for round in 0..rounds as usize {
         let row = first + round * slots + slot;
         let base = row * vectors;
         let present = row < end;
@@ -188,7 +188,7 @@ pub fn backward<N: Size>(
                 if at < vectors {
                     let gradient = dy[base + at];
                     let value = x[base + at];
-                    sums[tile] = sums[tile] + gradient * value * scale;
+                    sums[tile] += gradient * value * scale;
                     let mut result = gradient * weight[at] * scale - value * pull;
                     if comptime!(onto) {
                         result += dx[base + at];
@@ -209,7 +209,7 @@ pub fn backward<N: Size>(
             for other in 1..slots {
                 total += shares[other * lanes + lane];
             }
-            partial[CUBE_POS as usize * vectors + at] = total;
+            partial[CUBE_POS * vectors + at] = total;
         }
     }
 }
@@ -220,7 +220,7 @@ pub fn column_sums<N: Size>(partial: &[Vector<f32, N>], total: &mut [Vector<f32,
     let mut shared = Shared::<[Vector<f32, N>]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
     let share = unit / COLUMNS;
-    let column = CUBE_POS as usize * COLUMNS + unit % COLUMNS;
+    let column = CUBE_POS * COLUMNS + unit % COLUMNS;
     let columns = total.len();
     let mut sum = Vector::<f32, N>::new(0.0f32);
     if column < columns {

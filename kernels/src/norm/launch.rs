@@ -179,6 +179,7 @@ fn backward(
             plan.rows as u32,
             plan.width as u32,
             block as u32,
+            block.div_ceil(plan.slots()) as u32,
             plan.lanes,
             columns.div_ceil(plan.lanes),
             add,

@@ -9,6 +9,7 @@ mod choice;
 mod contain;
 mod details;
 mod host;
+mod precision;
 mod self_test;
 
 pub use adapters::{Adapter, AdapterKind, adapters};
@@ -17,6 +18,7 @@ pub use choice::DeviceChoice;
 pub use contain::{hush_display_library, install_panic_hook};
 pub use details::{CooperativeMatrix, Details, details};
 pub use host::Host;
+pub use precision::{Precision, PrecisionError, Resolved};
 
 use burn::tensor::{DType, Device};
 
@@ -86,8 +88,9 @@ impl OpenDevice {
         }
     }
 
-    /// The device as a run's manifest describes it. `dtype` is the type of the weights.
-    pub fn record(&self, dtype: &str) -> bellows_record::DeviceInfo {
+    /// The device as a run's manifest describes it. `dtype` is the type of the weights,
+    /// `precision` that in which matrices are multiplied.
+    pub fn record(&self, dtype: &str, precision: &str) -> bellows_record::DeviceInfo {
         let adapter = self.adapter.as_ref();
         bellows_record::DeviceInfo {
             name: self.name().to_owned(),
@@ -101,6 +104,7 @@ impl OpenDevice {
                 .as_ref()
                 .map_or_else(String::new, |details| details.compiler.clone()),
             dtype: dtype.into(),
+            precision: precision.into(),
             memory_bytes: self.memory_bytes(),
         }
     }
@@ -200,6 +204,6 @@ mod tests {
         let device = DeviceChoice::Cpu.open().expect("no driver is needed");
         assert_eq!(device.label, "cpu");
         assert!(device.memory_bytes().is_some_and(|bytes| bytes > 0));
-        assert_eq!(device.record("f32").backend, "flex");
+        assert_eq!(device.record("f32", "f32").backend, "flex");
     }
 }
