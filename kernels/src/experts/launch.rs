@@ -243,6 +243,9 @@ pub(super) fn backward(
         &activation,
         &shares,
     );
+    // Taken now, it finds the memory that the forward pass left; taken later, the gradients of the
+    // weights would lie there, and the peak would be higher by all of it.
+    let dx_rows = ready.rows(hidden);
     let accumulate = sums.is_some();
     let Sums {
         gate_up: dgate_up,
@@ -276,7 +279,6 @@ pub(super) fn backward(
         &dgate_up,
         accumulate,
     );
-    let dx_rows = ready.rows(hidden);
     rows(
         groups,
         tier,

@@ -3,8 +3,7 @@ use std::sync::{Arc, Mutex};
 use bellows_kernels::Kernels;
 use bellows_kernels::cross_entropy::linear_cross_entropy;
 use bellows_kernels::norm::rms_norm;
-use bellows_kernels::vjp::{custom_vjp, custom_vjp_pair};
-use bellows_kernels::vjp::{Joint, custom_vjp};
+use bellows_kernels::vjp::{Joint, custom_vjp, custom_vjp_pair};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::device::test_device;
@@ -157,21 +156,6 @@ fn sum_and_product([a, b]: [Tensor<1>; 2], seen: &Arc<Mutex<Vec<[bool; 2]>>>) ->
             Some(of_sum.clone().add(product).into())
         };
         [through(&y), through(&x)]
-/// `2 a` and `3 a` as two results of one function, whose backward runs once for both; `seen` gets
-/// how many of them took part in the loss.
-fn twice_and_thrice(a: &Tensor<1>, seen: &Arc<Mutex<Vec<usize>>>) -> [Tensor<1>; 2] {
-    let seen = seen.clone();
-    let joint = Joint::new(&a.device(), [a.clone().into()], move |messages, _| {
-        seen.lock().expect("not poisoned").push(messages.len());
-        let gradients = messages
-            .into_iter()
-            .map(|(factor, dy): (f32, Tensor<1>)| dy.mul_scalar(factor));
-        [gradients.reduce(Tensor::add).map(Into::into)]
-    });
-    let plain = a.clone().without_autodiff();
-    [2.0, 3.0].map(|factor| {
-        let output = plain.clone().mul_scalar(factor);
-        joint.attach(output, move |dy| (factor, dy))
     })
 }
 
@@ -221,6 +205,27 @@ fn what_a_pair_keeps_goes_with_its_results_and_is_not_kept_for_constants() {
     let other = tracked([1.0, 1.0], &device);
     let _ = other.clone().mul(other).sum().backward();
     assert_eq!(Arc::strong_count(&seen), 1);
+}
+
+/// `2 a` and `3 a` as two results of one function, whose backward runs once for both; `seen` gets
+/// how many of them took part in the loss.
+fn twice_and_thrice(a: &Tensor<1>, seen: &Arc<Mutex<Vec<usize>>>) -> [Tensor<1>; 2] {
+    let seen = seen.clone();
+    let joint = Joint::new(&a.device(), [a.clone().into()], move |messages, _| {
+        seen.lock().expect("not poisoned").push(messages.len());
+        let gradients = messages
+            .into_iter()
+            .map(|(factor, dy): (f32, Tensor<1>)| dy.mul_scalar(factor));
+        [gradients.reduce(Tensor::add).map(Into::into)]
+    });
+    let plain = a.clone().without_autodiff();
+    [2.0, 3.0].map(|factor| {
+        let output = plain.clone().mul_scalar(factor);
+        joint.attach(output, move |dy| (factor, dy))
+    })
+}
+
+#[test]
 fn the_backward_of_several_results_runs_once_with_those_that_the_loss_used() {
     let Some(device) = test_device() else { return };
     let a = tracked([2.0, 5.0], &device);
