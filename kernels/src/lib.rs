@@ -17,6 +17,7 @@
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
+//! | [`peak`] | the most memory in use |
 //! | [`vjp`] | how a family attaches its backward |
 //! | [`host`] | the one place that reads a device's memory, and counts it |
 
@@ -31,6 +32,7 @@ pub mod host;
 pub mod linear;
 mod matmul;
 pub mod norm;
+pub mod peak;
 pub mod rope;
 pub mod routing;
 pub mod vjp;

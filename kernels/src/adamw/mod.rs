@@ -123,7 +123,7 @@ impl Outcome {
     pub fn read(self) -> (f64, bool) {
         let values = match self.0 {
             Found::Host(norm) => return (norm, norm.is_finite()),
-            Found::Device(tensor) => host::floats(tensor),
+            Found::Device(tensor) => host::floats(*tensor),
         };
         let (applied, norm) = (values[1] != 0.0, f64::from(values[2]));
         // The sum may have lost what a single gradient showed.

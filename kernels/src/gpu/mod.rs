@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::MemoryScope;
 use cubecl::prelude::{BufferArg, CubeCount};
 
 /// Workgroups that WebGPU takes in one dimension of a dispatch.
@@ -49,12 +50,17 @@ pub fn tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D> {
 
 /// Memory of `shape` on the device of `like`, its content undefined.
 pub fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(
+    let fresh = empty_device_contiguous_dtype(
         like.client.clone(),
         like.device.clone(),
         Shape::from(shape.to_vec()),
         dtype,
-    )
+    );
+    crate::peak::note(|| {
+        let report = fresh.client.memory_report(MemoryScope::Device);
+        report.usage().bytes_in_use
+    });
+    fresh
 }
 
 /// Elements of a tensor.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bellows_engine::kernels::experts::reference::Inputs;
 use bellows_engine::kernels::experts::{Settings, backward, forward};
+use bellows_engine::kernels::peak::peak_during;
 use bellows_engine::kernels::routing::{Router, ScoreFunction, route};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -66,8 +67,8 @@ pub struct Measurement {
     pub seconds: f64,
     /// Operations a second of forward and backward, in 10¹².
     pub tera_operations: f64,
-    /// Bytes that the device's pools grew by: everything but inputs and weights, gradients and
-    /// output included. `None` on the CPU.
+    /// The most bytes in use at one time beyond inputs and weights; output and gradients are
+    /// among them. `None` on the CPU. Of plain operations: what the device's pools grew by.
     pub extra_bytes: Option<u64>,
 }
 
@@ -201,6 +202,18 @@ pub fn measure(
     let first_seconds = start.elapsed().as_secs_f64();
     let after = reserved(device);
     drop(held);
+    let extra_bytes = if settings.kernels == Kernels::Fused {
+        sync()?;
+        let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
+        let (held, peak) = peak_during(|| layer.pass(true));
+        sync()?;
+        drop(held);
+        in_use.map(|before| peak.saturating_sub(before))
+    } else {
+        before
+            .zip(after)
+            .map(|(before, after)| after.saturating_sub(before))
+    };
     let time = |with_backward: bool| -> Result<f64, String> {
         // Clocks rise with work: warm up by time, not by count.
         let warm = Instant::now();
@@ -228,8 +241,6 @@ pub fn measure(
         forward_seconds,
         seconds,
         tera_operations: 3.0 * shape.forward_operations() / seconds / 1e12,
-        extra_bytes: before
-            .zip(after)
-            .map(|(before, after)| after.saturating_sub(before)),
+        extra_bytes,
     })
 }
