@@ -135,7 +135,7 @@ impl Ready {
         residual: Option<&CubeTensor>,
     ) -> CubeTensor {
         let out = empty(&self.x, [self.tokens, self.hidden], DType::F32);
-        let lanes = if self.hidden % 4 == 0 { 4 } else { 1 };
+        let lanes = if self.hidden.is_multiple_of(4) { 4 } else { 1 };
         let width = self.hidden / lanes;
         // SAFETY: positions are rows or past them, which the kernel checks.
         unsafe {

@@ -149,7 +149,7 @@ fn tile_kernel(
     if unit == 0 {
         before[0] = 0u32;
         for i in 0..256usize {
-            before[i + 1] = before[i] + before[i + 1];
+            before[i + 1] += before[i];
         }
     }
     sync_cube();
