@@ -22,7 +22,7 @@
 //! scores and choice with counts of each tile of tokens, a scan of the counts over tiles, and a
 //! stable scatter. Their workspace is some `2 · E · min(T / 64, 2048)` numbers. Sums are taken in
 //! an order that depends on the shape alone; only whole numbers are added atomically. More than
-//! 1024 experts, and every other device, take the [`reference`](self::reference).
+//! 1024 experts, and every other device, take the [reference](mod@reference).
 
 mod device;
 mod fused;
