@@ -84,7 +84,7 @@ pub fn squares(
 }
 
 /// The step's outcome of all chunks' sums; one workgroup. `limit`: the norm that gradients are
-/// scaled down to, with `clip`. `scale`: as for [`squares`].
+/// scaled down to, with `clip`. `scale`: as for [`squares()`].
 #[cube(launch_unchecked)]
 pub fn conclude(
     partial: &[f32],

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 /// Units of a workgroup.
 pub const UNITS: usize = 256;
 
-/// Columns of one workgroup of [`column_sums`], and the units that share a column.
+/// Columns of one workgroup of [`column_sums()`], and the units that share a column.
 pub const COLUMNS: usize = 16;
 
 /// Adds up what the `lanes` units (a power of two) of a row hold, always in the same order.
@@ -78,7 +78,7 @@ pub fn forward<N: Size>(
     }
 }
 
-/// `sum = x + residual`, and of it what [`forward`] computes.
+/// `sum = x + residual`, and of it what [`forward()`] computes.
 #[cube(launch_unchecked)]
 pub fn forward_add<N: Size>(
     x: &[Vector<f32, N>],
