@@ -1,14 +1,15 @@
 //! Fused kernels and references must be two ways to one model.
 
+use bellows_engine::config::ModelConfig;
 use bellows_engine::kernels::Kernels;
-use bellows_engine::model::{Decoder, Numerics};
+use bellows_engine::model::Decoder;
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::optim::{AdamW, AdamWConfig};
 use bellows_engine::weights::parameters;
 
 use crate::batches::{step, whole};
 use crate::device::test_device;
-use crate::models::{build_with, coe, deepseek_v3, qwen3_sliding};
+use crate::models::{build, coe, deepseek_v3, qwen3_sliding};
 use crate::numbers::{assert_close, assert_near, host};
 
 #[test]
@@ -17,12 +18,12 @@ fn the_kernels_and_their_references_make_the_same_step() {
     // Heads with a norm of their own, latent attention, and layers without an outer residual.
     for config in [qwen3_sliding(), deepseek_v3(), coe()] {
         let run = |kernels| {
-            let numerics = Numerics {
+            let config = ModelConfig {
                 kernels,
-                ..Numerics::default()
+                ..config.clone()
             };
-            let model = build_with(&config, &device, numerics);
-            assert_eq!(model.numerics(), numerics);
+            let model = build(&config, &device);
+            assert_eq!(model.numerics().kernels, kernels);
             let result = step(&model, &whole(), &RouterObjective::default(), &device);
             let gradients: Vec<(String, Vec<f32>)> = result
                 .gradients
