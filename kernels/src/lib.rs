@@ -19,6 +19,7 @@
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
 //! | [`peak`] | the most memory in use |
+//! | [`profile`] | where a pass spends its time |
 //! | [`vjp`] | how a family attaches its backward |
 //! | [`host`] | the one place that reads a device's memory, and counts it |
 
@@ -35,6 +36,7 @@ pub mod linear;
 mod matmul;
 pub mod norm;
 pub mod peak;
+pub mod profile;
 pub mod rope;
 pub mod routing;
 pub mod vjp;

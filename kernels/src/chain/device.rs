@@ -69,7 +69,8 @@ fn place(row: usize, piece: usize) -> usize {
 }
 
 /// The next state `[T, H]` and its router's logits `[T, E]`: as each part of a token's sum is
-/// made it is multiplied with that part of the router's weights `[E, H]`.
+/// made it is multiplied with that part of the router's weights `[E, H]`. Without rows
+/// (`combined` false) the state is `residual` itself and not written.
 #[cube(launch_unchecked)]
 pub(super) fn combine_logits<E: Float, N: Size>(
     rows: &[Vector<E, N>],
@@ -85,6 +86,7 @@ pub(super) fn combine_logits<E: Float, N: Size>(
     #[comptime] top_k: usize,
     #[comptime] shared: usize,
     #[comptime] residual_added: bool,
+    #[comptime] combined: bool,
     #[comptime] tiles: usize,
     #[define(E)] _type: cubecl::ir::ElemType,
 ) {
@@ -111,21 +113,25 @@ pub(super) fn combine_logits<E: Float, N: Size>(
             let column = begin + piece * 4;
             let mut sum = Vector::<f32, Four>::new(0.0f32);
             if token < tokens && column < hidden {
-                sum = sum_rows::<E, N>(
-                    rows,
-                    positions,
-                    weights,
-                    residual,
-                    token,
-                    column,
-                    tokens,
-                    hidden,
-                    top_k,
-                    shared,
-                    true,
-                    residual_added,
-                );
-                write::<f32, N>(state, token, column, hidden, sum);
+                if comptime!(combined) {
+                    sum = sum_rows::<E, N>(
+                        rows,
+                        positions,
+                        weights,
+                        residual,
+                        token,
+                        column,
+                        tokens,
+                        hidden,
+                        top_k,
+                        shared,
+                        true,
+                        residual_added,
+                    );
+                    write::<f32, N>(state, token, column, hidden, sum);
+                } else {
+                    sum = read::<f32, N>(residual, token * hidden, column, hidden);
+                }
             }
             left[place(inside, piece)] = sum;
         }

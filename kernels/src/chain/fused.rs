@@ -7,7 +7,9 @@ use super::backend::ChainBackend;
 use super::launch::MAX_FUSED_EXPERTS;
 use super::{Inputs, Rule};
 use crate::convert::convert;
-use crate::experts::{Matrices, Rows, WeightSums, combine, rows, rows_backward};
+use crate::experts::{
+    Matrices, RowGradients, Rows, WeightSums, combine, rows, rows_backward, weight_gradients,
+};
 use crate::routing::fused::{self as routing, Choice, Message, Objective, sort_messages};
 use crate::routing::{Plan, Routing};
 use crate::vjp::Joint;
@@ -99,6 +101,9 @@ pub fn forward(inputs: &Inputs, biases: &[Vec<f32>], rule: &Rule) -> ForwardPass
 
 /// `x Wᵀ` `[T, E]`.
 fn logits_of(x: Tensor<2>, router: Tensor<2>) -> Tensor<2> {
+    if router.dims()[0] > MAX_FUSED_EXPERTS {
+        return x.matmul(router.transpose());
+    }
     Tensor::from_dispatch(<Dispatch as ChainBackend>::chain_logits(
         x.into_dispatch(),
         router.into_dispatch(),
@@ -169,19 +174,21 @@ fn run_back(
             pre,
         } = iteration;
         let plan = &choice.plan;
-        let rows = rows_backward(
+        let RowGradients {
+            rows,
+            weights,
+            rest,
+        } = rows_backward(
             gradient.clone(),
             &x,
             &choice.weights,
             plan,
             &matrices,
             pre,
-            sums.take(),
             rule.settings,
         );
-        sums = Some(rows.sums);
         let dlogits = routing::backward(
-            Some(rows.weights),
+            Some(weights),
             objectives.pop().unwrap_or_default(),
             &logits,
             &plan.indices,
@@ -189,22 +196,30 @@ fn run_back(
             rule.sequences,
         );
         let number = inputs.router_number(iterations.len());
-        let own = router_gradient(dlogits.clone(), x);
+        let residual = rule.residual.then_some(gradient);
+        let added = residual.is_some();
+        gradient = Tensor::from_dispatch(<Dispatch as ChainBackend>::chain_combine_backward(
+            rows.clone().into_dispatch(),
+            plan.positions.clone().into_dispatch(),
+            residual.unwrap_or(rows).into_dispatch(),
+            added,
+            dlogits.clone().into_dispatch(),
+            inputs.router(number).into_dispatch(),
+            plan.top_k,
+        ));
+        sums = Some(weight_gradients(
+            rest,
+            &x,
+            plan,
+            &matrices,
+            sums.take(),
+            rule.settings,
+        ));
+        let own = router_gradient(dlogits, x);
         routers[number] = Some(match routers[number].take() {
             Some(sum) => sum.add(own),
             None => own,
         });
-        let residual = rule.residual.then_some(gradient);
-        let added = residual.is_some();
-        gradient = Tensor::from_dispatch(<Dispatch as ChainBackend>::chain_combine_backward(
-            rows.rows.clone().into_dispatch(),
-            plan.positions.clone().into_dispatch(),
-            residual.unwrap_or(rows.rows).into_dispatch(),
-            added,
-            dlogits.into_dispatch(),
-            inputs.router(number).into_dispatch(),
-            plan.top_k,
-        ));
     }
     let [_, experts, hidden] = inputs.routers.dims();
     let device = inputs.x.device();

@@ -7,8 +7,9 @@ use cubecl::prelude::*;
 use super::device::{self, TOKENS, UNITS, WIDTH};
 use crate::convert::element;
 use crate::gpu::{arg, contiguous, count, empty, grid};
-use crate::matmul::launch::{Stacked, gradient, rows};
+use crate::matmul::launch::gradient;
 use crate::matmul::{Access, Groups, Tier};
+use crate::profile::stage;
 
 /// Experts up to which the logits are sums in a workgroup's registers.
 pub(super) const MAX_FUSED_EXPERTS: usize = 4 * WIDTH;
@@ -17,7 +18,7 @@ pub(super) const MAX_FUSED_EXPERTS: usize = 4 * WIDTH;
 const PART: usize = 256;
 const MAX_PARTS: usize = 64;
 
-/// Edge of the routers' tiles.
+/// Edge of the tiles of a router's gradient.
 const EDGE: usize = 64;
 
 fn lanes(hidden: usize) -> usize {
@@ -63,30 +64,37 @@ pub(super) fn combine_logits(
     let state = empty(&sorted.rows, [tokens, hidden], DType::F32);
     let logits = empty(&sorted.rows, [tokens, experts], DType::F32);
     let lanes = lanes(hidden);
+    let operations = 2.0 * (tokens * hidden * experts) as f64;
     // SAFETY: the kernel checks tokens, columns, experts, and positions past the rows.
-    unsafe {
-        device::combine_logits::launch_unchecked(
-            &sorted.rows.client,
-            grid(tokens.div_ceil(TOKENS)),
-            CubeDim::new_1d(UNITS as u32),
-            lanes,
-            arg(&sorted.rows, lanes),
-            arg(&sorted.positions, 1),
-            arg(&weights, 1),
-            arg(residual.as_ref().unwrap_or(&router), lanes),
-            arg(&router, lanes),
-            arg(&state, lanes),
-            arg(&logits, 1),
-            tokens,
-            hidden,
-            experts,
-            sorted.top_k,
-            sorted.shared(),
-            residual.is_some(),
-            experts.div_ceil(WIDTH),
-            element(&sorted.rows),
-        );
-    }
+    stage(
+        &state,
+        "combine with the next logits",
+        operations,
+        || unsafe {
+            device::combine_logits::launch_unchecked(
+                &sorted.rows.client,
+                grid(tokens.div_ceil(TOKENS)),
+                CubeDim::new_1d(UNITS as u32),
+                lanes,
+                arg(&sorted.rows, lanes),
+                arg(&sorted.positions, 1),
+                arg(&weights, 1),
+                arg(residual.as_ref().unwrap_or(&router), lanes),
+                arg(&router, lanes),
+                arg(&state, lanes),
+                arg(&logits, 1),
+                tokens,
+                hidden,
+                experts,
+                sorted.top_k,
+                sorted.shared(),
+                residual.is_some(),
+                true,
+                experts.div_ceil(WIDTH),
+                element(&sorted.rows),
+            );
+        },
+    );
     (state, logits)
 }
 
@@ -102,51 +110,72 @@ pub(super) fn combine_gradient(
     let residual = sorted.residual.clone().map(contiguous);
     let out = empty(&sorted.rows, [tokens, hidden], DType::F32);
     let lanes = lanes(hidden);
+    let operations = 2.0 * (tokens * hidden * router.shape()[0]) as f64;
     // SAFETY: as above.
-    unsafe {
-        device::combine_gradient::launch_unchecked(
-            &sorted.rows.client,
-            grid(tokens.div_ceil(TOKENS) * hidden.div_ceil(WIDTH)),
-            CubeDim::new_1d(UNITS as u32),
-            lanes,
-            arg(&sorted.rows, lanes),
-            arg(&sorted.positions, 1),
-            arg(residual.as_ref().unwrap_or(&router), lanes),
-            arg(&dlogits, 1),
-            arg(&router, lanes),
-            arg(&out, lanes),
-            tokens,
-            hidden,
-            router.shape()[0],
-            sorted.top_k,
-            sorted.shared(),
-            residual.is_some(),
-            element(&sorted.rows),
-        );
-    }
+    stage(
+        &out,
+        "combine with the router's gradient",
+        operations,
+        || unsafe {
+            device::combine_gradient::launch_unchecked(
+                &sorted.rows.client,
+                grid(tokens.div_ceil(TOKENS) * hidden.div_ceil(WIDTH)),
+                CubeDim::new_1d(UNITS as u32),
+                lanes,
+                arg(&sorted.rows, lanes),
+                arg(&sorted.positions, 1),
+                arg(residual.as_ref().unwrap_or(&router), lanes),
+                arg(&dlogits, 1),
+                arg(&router, lanes),
+                arg(&out, lanes),
+                tokens,
+                hidden,
+                router.shape()[0],
+                sorted.top_k,
+                sorted.shared(),
+                residual.is_some(),
+                element(&sorted.rows),
+            );
+        },
+    );
     out
 }
 
-/// Logits `[T, E]` of tokens `[T, H]` by a router `[E, H]`, all f32: plain tiles that are narrow
-/// enough for the few experts.
+/// Logits `[T, E]` of tokens `[T, H]` by a router `[E, H]` with at most
+/// [`MAX_FUSED_EXPERTS`], all f32.
 pub(super) fn logits(x: CubeTensor, router: CubeTensor) -> CubeTensor {
     let (x, router) = (contiguous(x), contiguous(router));
     let (tokens, hidden) = (x.shape()[0], x.shape()[1]);
     let experts = router.shape()[0];
     let out = empty(&x, [tokens, experts], DType::F32);
-    rows(
-        &Groups::dense(&x, tokens, EDGE),
-        Tier::Plain { edge: EDGE },
-        &x,
-        Access::ROWS,
-        Stacked {
-            buffer: &router,
-            rows: experts,
-            columns: hidden,
-        },
-        Access::ROWS,
-        &out,
-    );
+    let lanes = lanes(hidden);
+    let unwritten = empty(&x, [lanes], DType::F32);
+    let operations = 2.0 * (tokens * hidden * experts) as f64;
+    // SAFETY: as above; what has no part in it is bound and not touched.
+    stage(&x, "logits", operations, || unsafe {
+        device::combine_logits::launch_unchecked(
+            &x.client,
+            grid(tokens.div_ceil(TOKENS)),
+            CubeDim::new_1d(UNITS as u32),
+            lanes,
+            arg(&router, lanes),
+            arg(&router, 1),
+            arg(&router, 1),
+            arg(&x, lanes),
+            arg(&router, lanes),
+            arg(&unwritten, lanes),
+            arg(&out, 1),
+            tokens,
+            hidden,
+            experts,
+            1,
+            0,
+            false,
+            false,
+            experts.div_ceil(WIDTH),
+            element(&x),
+        );
+    });
     out
 }
 
@@ -158,17 +187,20 @@ pub(super) fn router_gradient(dlogits: CubeTensor, x: CubeTensor) -> CubeTensor 
     let hidden = x.shape()[1];
     let parts = (tokens / PART).clamp(1, MAX_PARTS);
     let out = empty(&x, [parts, experts, hidden], DType::F32);
-    gradient(
-        &Groups::parts(&x, tokens, parts),
-        Tier::Plain { edge: EDGE },
-        &dlogits,
-        Access::K_ROWS,
-        experts,
-        &x,
-        Access::K_ROWS,
-        hidden,
-        &out,
-        false,
-    );
+    let operations = 2.0 * (tokens * hidden * experts) as f64;
+    stage(&x, "gradient of the router", operations, || {
+        gradient(
+            &Groups::parts(&x, tokens, parts),
+            Tier::Plain { edge: EDGE },
+            &dlogits,
+            Access::K_ROWS,
+            experts,
+            &x,
+            Access::K_ROWS,
+            hidden,
+            &out,
+            false,
+        );
+    });
     out
 }

@@ -31,9 +31,10 @@ pub trait ExpertsBackend: Backend {
         how: Combine,
     ) -> FloatTensor<Self>;
 
-    /// From the gradient of the sums: that of every row that was read `[rows, H]` in the compute
-    /// type, then of `weights`, `gate_up` and `down`, f32; the latter two are the given sums with
-    /// the gradient added where `accumulate` says so. `pre` counts where `kept`.
+    /// From the gradient of the sums `[T, H]` in the compute type: that of every row that was
+    /// read `[rows, H]`, in the compute type, of `weights`, f32, and for
+    /// [`ExpertsBackend::experts_weight_gradients`] that of the pre-activation and the weighted
+    /// activation, in the compute type. `pre` counts where `kept`.
     fn experts_rows_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -45,9 +46,6 @@ pub trait ExpertsBackend: Backend {
         down: FloatTensor<Self>,
         pre: FloatTensor<Self>,
         kept: bool,
-        gate_up_sum: FloatTensor<Self>,
-        down_sum: FloatTensor<Self>,
-        accumulate: bool,
         settings: Settings,
     ) -> (
         FloatTensor<Self>,
@@ -55,6 +53,23 @@ pub trait ExpertsBackend: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     );
+
+    /// The gradients of `gate_up` and `down`, f32: the given sums with the gradients added where
+    /// `accumulate` says so, else fresh.
+    fn experts_weight_gradients(
+        dy: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        offsets: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        gate_up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        pre: FloatTensor<Self>,
+        activation: FloatTensor<Self>,
+        gate_up_sum: FloatTensor<Self>,
+        down_sum: FloatTensor<Self>,
+        accumulate: bool,
+        settings: Settings,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl ExpertsBackend for Cube {
@@ -97,9 +112,6 @@ impl ExpertsBackend for Cube {
         down: FloatTensor<Self>,
         pre: FloatTensor<Self>,
         kept: bool,
-        gate_up_sum: FloatTensor<Self>,
-        down_sum: FloatTensor<Self>,
-        accumulate: bool,
         settings: Settings,
     ) -> (
         FloatTensor<Self>,
@@ -114,23 +126,49 @@ impl ExpertsBackend for Cube {
             gate_up,
             down,
         };
-        let gradients = launch::backward(
-            dy,
+        let gradients = launch::rows_backward(
+            &dy,
             &operands,
             weights,
             &positions,
             kept.then_some(pre),
-            accumulate.then_some(Sums {
-                gate_up: gate_up_sum,
-                down: down_sum,
-            }),
             settings.compute,
         );
         (
             gradients.rows,
             gradients.weights,
-            gradients.gate_up,
-            gradients.down,
+            gradients.pre,
+            gradients.activation,
         )
+    }
+
+    fn experts_weight_gradients(
+        dy: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        offsets: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        gate_up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        pre: FloatTensor<Self>,
+        activation: FloatTensor<Self>,
+        gate_up_sum: FloatTensor<Self>,
+        down_sum: FloatTensor<Self>,
+        accumulate: bool,
+        settings: Settings,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let operands = Operands {
+            x,
+            offsets,
+            slots,
+            gate_up,
+            down,
+        };
+        let sums = accumulate.then_some(Sums {
+            gate_up: gate_up_sum,
+            down: down_sum,
+        });
+        let gradients =
+            launch::weight_gradients(dy, &operands, pre, activation, sums, settings.compute);
+        (gradients.gate_up, gradients.down)
     }
 }

@@ -8,6 +8,7 @@ use super::backend::{Combine, ExpertsBackend};
 pub use super::reference::Gradients;
 use super::reference::Inputs;
 use crate::Kernels;
+use crate::convert::convert;
 use crate::routing::Plan;
 
 /// Whether the kernels take tensors on the device of `tensor`.
@@ -94,18 +95,30 @@ pub(crate) fn combine(
     ))
 }
 
-/// Gradients before those of a token's rows are summed.
-#[derive(Clone, Debug)]
+/// Gradients before those of a token's rows are summed, and what those of the matrices need.
+#[derive(Debug)]
 pub(crate) struct RowGradients {
     /// Of every row of the input that was read `[rows, H]`, in the compute type.
     pub rows: Tensor<2>,
     /// Of the weights `[T, k]`, f32.
     pub weights: Tensor<2>,
-    /// Of the matrices, f32.
-    pub sums: WeightSums,
+    /// For [`weight_gradients`].
+    pub rest: Rest,
 }
 
-/// The products of a backward pass, as [`backward`].
+/// What the first half of a backward pass leaves to the second, in the compute type.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    /// The gradient of the output `[T, H]`.
+    dy: Tensor<2>,
+    /// That of the pre-activation `[rows, 2F]`.
+    pre: Tensor<2>,
+    /// Activations times their weights `[rows, F]`.
+    activation: Tensor<2>,
+}
+
+/// The first half of a backward pass: what goes on to the layers before. The gradients of the
+/// matrices come second, so that those of the rows need not lie beside them.
 pub(crate) fn rows_backward(
     dy: Tensor<2>,
     x: &Tensor<2>,
@@ -113,18 +126,13 @@ pub(crate) fn rows_backward(
     plan: &Plan,
     matrices: &Matrices,
     kept: Option<Tensor<2>>,
-    sums: Option<WeightSums>,
     settings: Settings,
 ) -> RowGradients {
+    let dy = convert(dy, settings.compute);
     let has_kept = kept.is_some();
     let pre = kept.unwrap_or_else(|| x.clone());
-    let accumulate = sums.is_some();
-    let sums = sums.unwrap_or_else(|| WeightSums {
-        gate_up: matrices.gate_up.clone(),
-        down: matrices.down.clone(),
-    });
-    let (rows, weights, gate_up, down) = <Dispatch as ExpertsBackend>::experts_rows_backward(
-        dy.into_dispatch(),
+    let (rows, weights, pre, activation) = <Dispatch as ExpertsBackend>::experts_rows_backward(
+        dy.clone().into_dispatch(),
         x.clone().into_dispatch(),
         weights.clone().into_dispatch(),
         plan.offsets.clone().into_dispatch(),
@@ -134,18 +142,50 @@ pub(crate) fn rows_backward(
         matrices.down.clone().into_dispatch(),
         pre.into_dispatch(),
         has_kept,
-        sums.gate_up.into_dispatch(),
-        sums.down.into_dispatch(),
-        accumulate,
         settings,
     );
     RowGradients {
         rows: Tensor::from_dispatch(rows),
         weights: Tensor::from_dispatch(weights),
-        sums: WeightSums {
-            gate_up: Tensor::from_dispatch(gate_up),
-            down: Tensor::from_dispatch(down),
+        rest: Rest {
+            dy,
+            pre: Tensor::from_dispatch(pre),
+            activation: Tensor::from_dispatch(activation),
         },
+    }
+}
+
+/// The second half: the gradients of the matrices, added into `sums` or fresh.
+pub(crate) fn weight_gradients(
+    rest: Rest,
+    x: &Tensor<2>,
+    plan: &Plan,
+    matrices: &Matrices,
+    sums: Option<WeightSums>,
+    settings: Settings,
+) -> WeightSums {
+    let accumulate = sums.is_some();
+    let sums = sums.unwrap_or_else(|| WeightSums {
+        gate_up: matrices.gate_up.clone(),
+        down: matrices.down.clone(),
+    });
+    let (gate_up, down) = <Dispatch as ExpertsBackend>::experts_weight_gradients(
+        rest.dy.into_dispatch(),
+        x.clone().into_dispatch(),
+        plan.offsets.clone().into_dispatch(),
+        plan.slots.clone().into_dispatch(),
+        matrices.gate_up.clone().into_dispatch(),
+        matrices.down.clone().into_dispatch(),
+        rest.pre.into_dispatch(),
+        rest.activation.into_dispatch(),
+        sums.gate_up.into_dispatch(),
+        sums.down.into_dispatch(),
+        accumulate,
+        settings,
+    );
+    WeightSums {
+        gate_up: Tensor::from_dispatch(gate_up),
+        down: Tensor::from_dispatch(down),
     }
 }
 
@@ -192,11 +232,13 @@ pub fn backward(
 ) -> Gradients {
     let matrices = inputs.matrices();
     let (x, weights) = (&inputs.x, &inputs.weights);
-    let gradients = rows_backward(dy, x, weights, plan, &matrices, kept, sums, settings);
+    let gradients = rows_backward(dy, x, weights, plan, &matrices, kept, settings);
+    let dx = combine(gradients.rows, plan, None, None);
+    let sums = weight_gradients(gradients.rest, x, plan, &matrices, sums, settings);
     Gradients {
-        x: combine(gradients.rows, plan, None, None),
+        x: dx,
         weights: gradients.weights,
-        gate_up: gradients.sums.gate_up,
-        down: gradients.sums.down,
+        gate_up: sums.gate_up,
+        down: sums.down,
     }
 }

@@ -1,4 +1,4 @@
-//! The fused experts on a CubeCL device: four launches forward and seven backward, and one each
+//! The fused experts on a CubeCL device: four launches forward and nine backward, and one each
 //! that combines a token's rows.
 
 use burn::backend::{DType, TensorMetadata};
@@ -13,6 +13,7 @@ use crate::matmul::launch::{
     Stacked, gradient, rows, share_count, swiglu_rows, swiglu_rows_backward,
 };
 use crate::matmul::{Access, Groups, Tier};
+use crate::profile::stage;
 
 /// Units of a workgroup that goes through elements.
 const UNITS: usize = 256;
@@ -32,11 +33,10 @@ pub(super) struct Operands {
     pub down: CubeTensor,
 }
 
-/// An [`Operands`] made ready: contiguous, matrices in the compute type, rows grouped.
-struct Ready {
-    x: CubeTensor,
-    gate_up: CubeTensor,
-    down: CubeTensor,
+/// A call's tensors and how it is laid out. Operands are converted where they are used: what a
+/// pass does not read takes no memory.
+struct Ready<'a> {
+    operands: &'a Operands,
     groups: Groups,
     tier: Tier,
     tokens: usize,
@@ -46,64 +46,58 @@ struct Ready {
     dtype: DType,
 }
 
-/// Gradients of the operands, f32 but for the rows.
-pub(super) struct Gradients {
-    /// Of each row of `x` that was read `[rows, H]`, in the compute type.
-    pub rows: CubeTensor,
-    /// `[T, k]`.
-    pub weights: CubeTensor,
-    pub gate_up: CubeTensor,
-    pub down: CubeTensor,
-}
-
-impl Ready {
-    fn new(operands: &Operands, compute: Compute) -> Self {
+impl<'a> Ready<'a> {
+    fn new(operands: &'a Operands, compute: Compute) -> Self {
         let dims = |tensor: &CubeTensor, axis: usize| tensor.shape()[axis];
         let (tokens, hidden) = (dims(&operands.x, 0), dims(&operands.x, 1));
         let top_k = dims(&operands.slots, 0) / tokens;
         let experts = dims(&operands.offsets, 0) - 1;
-        let groups = dims(&operands.gate_up, 0);
+        let shared = dims(&operands.gate_up, 0) - experts;
         let inner = dims(&operands.down, 2);
-        let shared = groups - experts;
-        let dtype = compute.dtype();
         let rows_a_group = (tokens * top_k).div_ceil(experts.max(1));
         let tier = Tier::of(&operands.x, compute, &[hidden, inner], rows_a_group);
+        let (offsets, slots) = (&operands.offsets, &operands.slots);
         Self {
-            x: convert(operands.x.clone(), dtype),
-            gate_up: convert(operands.gate_up.clone(), dtype),
-            down: convert(operands.down.clone(), dtype),
-            groups: Groups::new(
-                &operands.offsets,
-                &operands.slots,
-                top_k,
-                tokens,
-                shared,
-                tier.edge(),
-            ),
+            operands,
+            groups: stage(offsets, "groups", 0.0, || {
+                Groups::new(offsets, slots, top_k, tokens, shared, tier.edge())
+            }),
             tier,
             tokens,
             hidden,
             inner,
             top_k,
-            dtype,
+            dtype: compute.dtype(),
         }
     }
 
+    /// Memory of `width` numbers a row.
     fn rows(&self, width: usize) -> CubeTensor {
-        empty(&self.x, [self.groups.rows, width], self.dtype)
+        empty(&self.operands.x, [self.groups.rows, width], self.dtype)
     }
 
-    fn gate_up(&self) -> Stacked<'_> {
+    /// Operations of a product of all rows with matrices of the hidden width by `width`.
+    fn operations(&self, width: usize) -> f64 {
+        2.0 * self.groups.rows as f64 * (self.hidden * width) as f64
+    }
+
+    fn converted(&self, tensor: &CubeTensor) -> CubeTensor {
+        stage(tensor, "convert", 0.0, || {
+            convert(tensor.clone(), self.dtype)
+        })
+    }
+
+    fn gate_up(&self) -> Stacked {
         Stacked {
-            buffer: &self.gate_up,
+            buffer: self.converted(&self.operands.gate_up),
             rows: 2 * self.inner,
             columns: self.hidden,
         }
     }
 
-    fn down(&self) -> Stacked<'_> {
+    fn down(&self) -> Stacked {
         Stacked {
-            buffer: &self.down,
+            buffer: self.converted(&self.operands.down),
             rows: self.hidden,
             columns: self.inner,
         }
@@ -111,16 +105,20 @@ impl Ready {
 
     /// The pre-activation `[rows, 2F]` and the activation `[rows, F]`.
     fn activate(&self) -> (CubeTensor, CubeTensor) {
+        let (x, gate_up) = (self.converted(&self.operands.x), self.gate_up());
         let (pre, activation) = (self.rows(2 * self.inner), self.rows(self.inner));
-        swiglu_rows(
-            &self.groups,
-            self.tier,
-            &self.x,
-            Access::ROWS.gathered(),
-            self.gate_up(),
-            &pre,
-            &activation,
-        );
+        let operations = self.operations(2 * self.inner);
+        stage(&pre, "gate, up and SwiGLU", operations, || {
+            swiglu_rows(
+                &self.groups,
+                self.tier,
+                &x,
+                Access::ROWS.gathered(),
+                &gate_up,
+                &pre,
+                &activation,
+            );
+        });
         (pre, activation)
     }
 }
@@ -161,7 +159,7 @@ pub(super) fn combine(
         }
     };
     // SAFETY: positions are rows or past them, which the kernel checks.
-    unsafe {
+    stage(rows, "combine", 0.0, || unsafe {
         device::combine::launch_unchecked(
             &rows.client,
             grid((tokens * width).div_ceil(UNITS)),
@@ -181,7 +179,7 @@ pub(super) fn combine(
             how.residual,
             element(rows),
         );
-    }
+    });
     out
 }
 
@@ -190,40 +188,48 @@ pub(super) fn forward(operands: &Operands, compute: Compute) -> (CubeTensor, Cub
     let ready = Ready::new(operands, compute);
     let (pre, activation) = ready.activate();
     let out = ready.rows(ready.hidden);
-    rows(
-        &ready.groups,
-        ready.tier,
-        &activation,
-        Access::ROWS,
-        ready.down(),
-        Access::ROWS,
-        &out,
-    );
+    let down = ready.down();
+    stage(&out, "down", ready.operations(ready.inner), || {
+        rows(
+            &ready.groups,
+            ready.tier,
+            &activation,
+            Access::ROWS,
+            &down,
+            Access::ROWS,
+            &out,
+        );
+    });
     (out, pre)
 }
 
-/// Buffers that weight gradients are added into, f32, in the weights' shapes.
-pub(super) struct Sums {
-    pub gate_up: CubeTensor,
-    pub down: CubeTensor,
+/// What the first half of backward gives.
+pub(super) struct RowGradients {
+    /// Of each row of `x` that was read `[rows, H]`, in the compute type.
+    pub rows: CubeTensor,
+    /// Of the weights `[T, k]`, f32.
+    pub weights: CubeTensor,
+    /// Of the pre-activation `[rows, 2F]`, in the compute type.
+    pub pre: CubeTensor,
+    /// Activations times their row's weight `[rows, F]`, in the compute type.
+    pub activation: CubeTensor,
 }
 
-/// Gradients from that of `y`; `pre` as [`forward`] gave it, or `None` to compute it again. With
-/// `sums`, weight gradients are added into them instead of into fresh buffers.
-pub(super) fn backward(
-    dy: CubeTensor,
+/// The gradients of rows and weights from that of the combined outputs, `dy` `[T, H]` in the
+/// compute type; `pre` as [`forward`] gave it, or `None` to compute it again.
+pub(super) fn rows_backward(
+    dy: &CubeTensor,
     operands: &Operands,
     weights: CubeTensor,
     positions: &CubeTensor,
     pre: Option<CubeTensor>,
-    sums: Option<Sums>,
     compute: Compute,
-) -> Gradients {
+) -> RowGradients {
     let ready = Ready::new(operands, compute);
     let (groups, tier) = (&ready.groups, ready.tier);
     let (hidden, inner) = (ready.hidden, ready.inner);
     let slots = ready.tokens * ready.top_k;
-    let dy = convert(dy, ready.dtype);
+    let dy = contiguous(dy.clone());
     let (pre, activation) = match pre {
         // Its memory takes the gradient, unless someone else still reads it.
         Some(pre) if pre.can_mut() => (pre, ready.rows(inner)),
@@ -247,68 +253,27 @@ pub(super) fn backward(
             groups.rows,
         );
     }
-    swiglu_rows_backward(
-        groups,
-        tier,
-        &dy,
-        Access::ROWS.gathered(),
-        ready.down(),
-        &row_weights,
-        &pre,
-        &activation,
-        &shares,
-    );
-    // Taken now, it finds the memory that the forward pass left; taken later, the gradients of the
-    // weights would lie there, and the peak would be higher by all of it.
-    let dx_rows = ready.rows(hidden);
-    let accumulate = sums.is_some();
-    let Sums {
-        gate_up: dgate_up,
-        down: ddown,
-    } = sums.unwrap_or_else(|| Sums {
-        gate_up: empty(&dy, [groups.count, 2 * inner, hidden], DType::F32),
-        down: empty(&dy, [groups.count, hidden, inner], DType::F32),
+    let down = ready.down();
+    let operations = ready.operations(inner);
+    stage(&dy, "backward of down and SwiGLU", operations, || {
+        swiglu_rows_backward(
+            groups,
+            tier,
+            &dy,
+            Access::ROWS.gathered(),
+            &down,
+            &row_weights,
+            &pre,
+            &activation,
+            &shares,
+        );
     });
-    gradient(
-        groups,
-        tier,
-        &dy,
-        Access::K_ROWS.gathered(),
-        hidden,
-        &activation,
-        Access::K_ROWS,
-        inner,
-        &ddown,
-        accumulate,
-    );
-    drop((activation, dy));
-    gradient(
-        groups,
-        tier,
-        &pre,
-        Access::K_ROWS,
-        2 * inner,
-        &ready.x,
-        Access::K_ROWS.gathered(),
-        hidden,
-        &dgate_up,
-        accumulate,
-    );
-    rows(
-        groups,
-        tier,
-        &pre,
-        Access::ROWS,
-        ready.gate_up(),
-        Access::K_ROWS,
-        &dx_rows,
-    );
-    drop(pre);
-    let dweights = empty(&dx_rows, [ready.tokens, ready.top_k], DType::F32);
+    drop(down);
+    let dweights = empty(&dy, [ready.tokens, ready.top_k], DType::F32);
     // SAFETY: the kernel checks slots, and positions past the slots.
     unsafe {
         device::weight_gradient::launch_unchecked(
-            &dx_rows.client,
+            &dy.client,
             grid(slots.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
             arg(&shares, 1),
@@ -319,10 +284,89 @@ pub(super) fn backward(
             share_count,
         );
     }
-    Gradients {
+    drop((shares, row_weights));
+    let dx_rows = ready.rows(hidden);
+    let gate_up = ready.gate_up();
+    let operations = ready.operations(2 * inner);
+    stage(&pre, "gradient of rows", operations, || {
+        rows(
+            groups,
+            tier,
+            &pre,
+            Access::ROWS,
+            &gate_up,
+            Access::K_ROWS,
+            &dx_rows,
+        );
+    });
+    RowGradients {
         rows: dx_rows,
         weights: dweights,
-        gate_up: dgate_up,
-        down: ddown,
+        pre,
+        activation,
     }
+}
+
+/// Gradients of the matrices, or buffers that these are added into: f32, in the matrices' shapes.
+pub(super) struct Sums {
+    pub gate_up: CubeTensor,
+    pub down: CubeTensor,
+}
+
+/// The gradients of `gate_up` and `down` from `dy` in the compute type and what
+/// [`rows_backward`] left. With `sums` they are added into these instead of into fresh buffers.
+pub(super) fn weight_gradients(
+    dy: CubeTensor,
+    operands: &Operands,
+    pre: CubeTensor,
+    activation: CubeTensor,
+    sums: Option<Sums>,
+    compute: Compute,
+) -> Sums {
+    let ready = Ready::new(operands, compute);
+    let (groups, tier) = (&ready.groups, ready.tier);
+    let (hidden, inner) = (ready.hidden, ready.inner);
+    let accumulate = sums.is_some();
+    let (gate_up, down) = match sums {
+        Some(Sums { gate_up, down }) => (Some(gate_up), Some(down)),
+        None => (None, None),
+    };
+    let fresh =
+        |rows: usize, columns: usize| empty(&operands.x, [groups.count, rows, columns], DType::F32);
+    let dy = contiguous(dy);
+    let down = down.unwrap_or_else(|| fresh(hidden, inner));
+    stage(&dy, "gradient of down", ready.operations(inner), || {
+        gradient(
+            groups,
+            tier,
+            &dy,
+            Access::K_ROWS.gathered(),
+            hidden,
+            &activation,
+            Access::K_ROWS,
+            inner,
+            &down,
+            accumulate,
+        );
+    });
+    // What comes next may take their memory.
+    drop((activation, dy));
+    let gate_up = gate_up.unwrap_or_else(|| fresh(2 * inner, hidden));
+    let x = ready.converted(&operands.x);
+    let operations = ready.operations(2 * inner);
+    stage(&x, "gradient of gate and up", operations, || {
+        gradient(
+            groups,
+            tier,
+            &pre,
+            Access::K_ROWS,
+            2 * inner,
+            &x,
+            Access::K_ROWS.gathered(),
+            hidden,
+            &gate_up,
+            accumulate,
+        );
+    });
+    Sums { gate_up, down }
 }

@@ -28,7 +28,9 @@ mod launch;
 pub mod reference;
 
 pub use fused::{ForwardPass, Gradients, WeightSums, backward, forward};
-pub(crate) use fused::{Matrices, Rows, combine, rows, rows_backward};
+pub(crate) use fused::{
+    Matrices, RowGradients, Rows, combine, rows, rows_backward, weight_gradients,
+};
 
 use burn::tensor::Tensor;
 

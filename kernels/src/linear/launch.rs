@@ -20,11 +20,11 @@ pub(super) fn takes(device: &Device, compute: Compute, inputs: usize, outputs: u
             .contains(DTypeUsage::Accelerated)
 }
 
-fn stacked(weight: &CubeTensor) -> Stacked<'_> {
+fn stacked(weight: CubeTensor) -> Stacked {
     Stacked {
-        buffer: weight,
         rows: weight.shape()[0],
         columns: weight.shape()[1],
+        buffer: weight,
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn forward(x: CubeTensor, weight: CubeTensor, compute: Compute) -> Cu
         tier,
         &x,
         Access::ROWS,
-        stacked(&weight),
+        &stacked(weight),
         Access::ROWS,
         &y,
     );
@@ -70,11 +70,10 @@ pub(super) fn backward(
         tier,
         &dy,
         Access::ROWS,
-        stacked(&matrix),
+        &stacked(matrix),
         Access::K_ROWS,
         &dx,
     );
-    drop(matrix);
     let x = convert(x, compute.dtype());
     let dweight = empty(&dy, [outputs, inputs], DType::F32);
     gradient(

@@ -12,10 +12,10 @@ use crate::convert::element;
 use crate::gpu::{arg, grid};
 
 /// A matrix with one block a group: `[groups, rows, columns]` flattened.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stacked<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct Stacked {
     /// The buffer.
-    pub buffer: &'a CubeTensor,
+    pub buffer: CubeTensor,
     /// Rows of a block.
     pub rows: usize,
     /// Columns of a block.
@@ -197,7 +197,7 @@ pub(crate) fn rows(
     tier: Tier,
     a: &CubeTensor,
     a_access: Access,
-    b: Stacked,
+    b: &Stacked,
     b_access: Access,
     out: &CubeTensor,
 ) {
@@ -221,7 +221,7 @@ pub(crate) fn rows(
                     CubeDim::new_1d((edge * edge / 64) as u32),
                     lanes,
                     arg(a, lanes),
-                    arg(b.buffer, lanes),
+                    arg(&b.buffer, lanes),
                     arg(&groups.tokens, 1),
                     arg(&groups.tiles, 1),
                     arg(out, lanes),
@@ -232,7 +232,7 @@ pub(crate) fn rows(
                     a_access,
                     b_access,
                     edge,
-                    [element(a), element(b.buffer), element(out)],
+                    [element(a), element(&b.buffer), element(out)],
                 );
             }
             Tier::Cooperative { subgroup } => rows_cooperative::launch_unchecked(
@@ -240,7 +240,7 @@ pub(crate) fn rows(
                 grid(cubes),
                 CubeDim::new_2d(subgroup as u32, 4),
                 arg_pieces(a),
-                arg_pieces(b.buffer),
+                arg_pieces(&b.buffer),
                 arg(&groups.tokens, 1),
                 arg(&groups.tiles, 1),
                 arg(out, 4),
@@ -420,7 +420,7 @@ pub(crate) fn swiglu_rows(
     tier: Tier,
     x: &CubeTensor,
     a_access: Access,
-    gate_up: Stacked,
+    gate_up: &Stacked,
     pre: &CubeTensor,
     activation: &CubeTensor,
 ) {
@@ -440,7 +440,7 @@ pub(crate) fn swiglu_rows(
                     CubeDim::new_1d((edge * edge / 64) as u32),
                     lanes,
                     arg(x, lanes),
-                    arg(gate_up.buffer, lanes),
+                    arg(&gate_up.buffer, lanes),
                     arg(&groups.tokens, 1),
                     arg(&groups.tiles, 1),
                     arg(pre, lanes),
@@ -451,7 +451,7 @@ pub(crate) fn swiglu_rows(
                     inner,
                     a_access,
                     edge,
-                    [element(x), element(gate_up.buffer), element(pre)],
+                    [element(x), element(&gate_up.buffer), element(pre)],
                 );
             }
             Tier::Cooperative { subgroup } => swiglu_cooperative::launch_unchecked(
@@ -459,7 +459,7 @@ pub(crate) fn swiglu_rows(
                 grid(cubes),
                 CubeDim::new_2d(subgroup as u32, 4),
                 arg_pieces(x),
-                arg_pieces(gate_up.buffer),
+                arg_pieces(&gate_up.buffer),
                 arg(&groups.tokens, 1),
                 arg(&groups.tiles, 1),
                 arg(pre, 4),
@@ -487,11 +487,11 @@ fn swiglu_backward<O: Float, N: Size>(
     row: usize,
     column: usize,
     inner: usize,
+    gate: Vector<f32, Four>,
+    up: Vector<f32, Four>,
     weight: f32,
     unweighted: Vector<f32, Four>,
 ) -> f32 {
-    let gate = read::<O, N>(&*pre, 2 * row * inner, column, inner);
-    let up = read::<O, N>(&*pre, (2 * row + 1) * inner, column, inner);
     let slopes = swiglu_slopes(gate, up);
     let factor = Vector::<f32, Four>::new(weight);
     let weighted = unweighted * factor;
@@ -569,12 +569,17 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
         if row < at.end {
             #[unroll]
             for j in 0..2usize {
+                let to = column + plain::column_of(j, edge);
+                let gate = read::<O, N>(&*pre, 2 * row * inner, to, inner);
+                let up = read::<O, N>(&*pre, (2 * row + 1) * inner, to, inner);
                 share += swiglu_backward::<O, N>(
                     pre,
                     activation,
                     row,
-                    column + plain::column_of(j, edge),
+                    to,
                     inner,
+                    gate,
+                    up,
                     weights[row],
                     sums[comptime!(i * 2 + j)],
                 );
@@ -597,6 +602,37 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
             }
             shares[at.column_tile * rows + row] = sum;
         }
+    }
+}
+
+/// Reads the unit's gates and ups of strip `i` of its subgroup's part into half `i % 2` of `kept`,
+/// a gate and its up side by side.
+#[cube]
+fn read_strip<E: Float>(
+    pre: &[Vector<E, Four>],
+    kept: &mut Array<Vector<E, Four>>,
+    at: &Work,
+    column: usize,
+    inner: usize,
+    #[comptime] i: usize,
+    #[comptime] subgroup: usize,
+) {
+    let first = at.first + cooperative::part_row() + comptime!(i * 16);
+    let turns = comptime!(256 / subgroup);
+    #[unroll]
+    for turn in 0..turns {
+        let index = UNIT_POS_X as usize + comptime!(turn * subgroup);
+        let row = first + index / 16;
+        let to = column + cooperative::part_column() * cooperative::PART + (index % 16) * 4;
+        let slot = comptime!(2 * (i % 2 * turns + turn));
+        let mut gate = Vector::<E, Four>::new(E::from_int(0));
+        let mut up = Vector::<E, Four>::new(E::from_int(0));
+        if row < at.end && to < inner {
+            gate = pre[(2 * row * inner + to) / 4];
+            up = pre[((2 * row + 1) * inner + to) / 4];
+        }
+        kept[slot] = gate;
+        kept[comptime!(slot + 1)] = up;
     }
 }
 
@@ -656,24 +692,44 @@ fn backward_cooperative<E: Float>(
         subgroup,
     );
     let start = UNIT_POS_Y as usize * comptime!(16 * SCRATCH_STRIDE);
+    let turns = comptime!(256 / subgroup);
+    // Two strips of 16 rows of gates and ups: the next strip is read before this one's gradients
+    // go where they were. Read one by one, each read would wait for the write before it, since
+    // both are of one buffer.
+    let mut kept = Array::<Vector<E, Four>>::new(comptime!(4 * turns));
+    read_strip::<E>(&*pre, &mut kept, &at, column, inner, 0usize, subgroup);
     #[unroll]
     for i in 0..cooperative::MATRICES {
+        if comptime!(i + 1 < cooperative::MATRICES) {
+            read_strip::<E>(
+                &*pre,
+                &mut kept,
+                &at,
+                column,
+                inner,
+                comptime!(i + 1),
+                subgroup,
+            );
+        }
         cooperative::spill(&mut memory, start, &sums, i);
         let first = at.first + cooperative::part_row() + comptime!(i * 16);
         #[unroll]
-        for turn in 0..comptime!(256 / subgroup) {
+        for turn in 0..turns {
             let index = UNIT_POS_X as usize + comptime!(turn * subgroup);
             let row = first + index / 16;
             let to = column + cooperative::part_column() * cooperative::PART + (index % 16) * 4;
             let from = start + (index / 16) * SCRATCH_STRIDE + index % 16;
             let mut share = 0.0f32;
             if row < at.end {
+                let slot = comptime!(2 * (i % 2 * turns + turn));
                 share = swiglu_backward::<E, Four>(
                     pre,
                     activation,
                     row,
                     to,
                     inner,
+                    Vector::cast_from(kept[slot]),
+                    Vector::cast_from(kept[comptime!(slot + 1)]),
                     weights[row],
                     Vector::<f32, Four>::reinterpret(memory[from]),
                 );
@@ -715,7 +771,7 @@ pub(crate) fn swiglu_rows_backward(
     tier: Tier,
     dy: &CubeTensor,
     a_access: Access,
-    down: Stacked,
+    down: &Stacked,
     weights: &CubeTensor,
     pre: &CubeTensor,
     activation: &CubeTensor,
@@ -737,7 +793,7 @@ pub(crate) fn swiglu_rows_backward(
                     CubeDim::new_1d((edge * edge / 64) as u32),
                     lanes,
                     arg(dy, lanes),
-                    arg(down.buffer, lanes),
+                    arg(&down.buffer, lanes),
                     arg(&groups.tokens, 1),
                     arg(&groups.tiles, 1),
                     arg(weights, 1),
@@ -751,7 +807,7 @@ pub(crate) fn swiglu_rows_backward(
                     groups.rows,
                     a_access,
                     edge,
-                    [element(dy), element(down.buffer), element(pre)],
+                    [element(dy), element(&down.buffer), element(pre)],
                 );
             }
             Tier::Cooperative { subgroup } => backward_cooperative::launch_unchecked(
@@ -759,7 +815,7 @@ pub(crate) fn swiglu_rows_backward(
                 grid(cubes),
                 CubeDim::new_2d(subgroup as u32, 4),
                 arg_pieces(dy),
-                arg_pieces(down.buffer),
+                arg_pieces(&down.buffer),
                 arg(&groups.tokens, 1),
                 arg(&groups.tiles, 1),
                 arg(weights, 1),

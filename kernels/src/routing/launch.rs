@@ -9,6 +9,7 @@ use cubecl::prelude::CubeDim;
 use super::device::{self, HELD, Rule, UNITS};
 use super::{GroupScore, Router, ScoreFunction};
 use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::profile::stage;
 
 /// Fewest tokens of a tile.
 const TILE: usize = 64;
@@ -137,7 +138,7 @@ impl RoutingBackend for Cube {
         let partials = empty(&logits, [tiles.count, experts + 2], DType::F32);
         // SAFETY: tiles hold tokens below `tokens` alone, lanes read and write experts below
         // `experts`, ranks are below `top_k`; every buffer has the shape that the kernel states.
-        unsafe {
+        stage(&logits, "choose experts", 0.0, || unsafe {
             device::choice::choose::launch_unchecked(
                 &logits.client,
                 grid(tiles.count),
@@ -155,11 +156,13 @@ impl RoutingBackend for Cube {
                 router.scale as f32,
                 rule,
             );
-        }
+        });
         let sums = empty(&logits, [sequences, experts + 2], DType::F32);
         let by_sequence = empty(&logits, [sequences, experts], DType::I32);
-        let chosen = scan(&counts, &tiles, Some((&partials, &sums, &by_sequence)));
-        let plan = scatter(&indices, &counts, chosen, &tiles, capacity);
+        let plan = stage(&logits, "sort by expert", 0.0, || {
+            let chosen = scan(&counts, &tiles, Some((&partials, &sums, &by_sequence)));
+            scatter(&indices, &counts, chosen, &tiles, capacity)
+        });
         (weights, indices, plan, sums, by_sequence)
     }
 
@@ -253,7 +256,7 @@ impl RoutingBackend for Cube {
         };
         // SAFETY: tokens and experts are below their counts; the gradients that do not arrive are
         // not read.
-        unsafe {
+        stage(&logits, "backward of the choice", 0.0, || unsafe {
             device::losses::backward::launch_unchecked(
                 &logits.client,
                 grid(tokens.div_ceil(UNITS / rule.lanes)),
@@ -274,7 +277,7 @@ impl RoutingBackend for Cube {
                 arriving.weights,
                 arriving.terms.is_some(),
             );
-        }
+        });
         result
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
 use bellows_engine::kernels::experts::Settings;
 use bellows_engine::kernels::peak::peak_during;
+use bellows_engine::kernels::profile::{Stage, stages_of};
 use bellows_engine::kernels::routing::{Router, ScoreFunction};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -183,6 +184,24 @@ impl Layer {
 fn reserved(device: &Device) -> Option<u64> {
     device.sync().ok()?;
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
+}
+
+/// Where a forward and a backward pass spend their time; empty where plain operations compute.
+///
+/// # Errors
+/// As [`measure`].
+pub fn profile(
+    shape: &LayerShape,
+    settings: Settings,
+    device: &Device,
+) -> Result<Vec<Stage>, String> {
+    let layer = Layer::new(shape, settings, device);
+    let warm = Instant::now();
+    while warm.elapsed().as_secs_f64() < 0.3 {
+        drop(layer.pass(true));
+        device.sync().map_err(|error| error.to_string())?;
+    }
+    Ok(stages_of(|| layer.pass(true)).1)
 }
 
 /// Times a layer on a device without autodiff: `repeats` passes a figure, after a warm-up.

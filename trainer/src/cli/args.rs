@@ -351,6 +351,9 @@ pub struct BenchArgs {
     /// Time plain tensor operations too
     #[arg(long)]
     pub reference: bool,
+    /// Tell what each stage of a layer takes
+    #[arg(long)]
+    pub profile: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,

@@ -1,10 +1,11 @@
 //! `bellows bench`: what this machine makes of a mixture-of-experts layer.
 
 use bellows_engine::kernels::experts::Settings;
+use bellows_engine::kernels::profile::Stage;
 use bellows_engine::kernels::{Compute, Kernels};
 use serde::Serialize;
 
-use crate::bench::{LayerShape, Measurement, measure};
+use crate::bench::{LayerShape, Measurement, measure, profile};
 use crate::cli::BenchArgs;
 use crate::error::Error;
 use crate::ui::{Table, Ui, bytes};
@@ -24,6 +25,27 @@ struct Line {
     #[serde(flatten)]
     measured: Option<Measurement>,
     failed: Option<String>,
+    stages: Vec<StageLine>,
+}
+
+/// A stage of a layer's forward and backward pass.
+#[derive(Serialize)]
+struct StageLine {
+    name: &'static str,
+    runs: usize,
+    seconds: f64,
+    tera_operations: f64,
+}
+
+impl StageLine {
+    fn new(stage: &Stage) -> Self {
+        Self {
+            name: stage.name,
+            runs: stage.runs,
+            seconds: stage.seconds,
+            tera_operations: stage.operations / stage.seconds / 1e12,
+        }
+    }
 }
 
 fn name(compute: Compute) -> &'static str {
@@ -88,6 +110,11 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
                 };
                 let spinner = ui.spinner(format!("{} {}", shape.name, name(compute)));
                 let result = measure(&shape, settings, &device, usize::from(args.repeats));
+                let stages = if args.profile && result.is_ok() {
+                    profile(&shape, settings, &device).unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
                 drop(spinner);
                 let (measured, failed) = match result {
                     Ok(measured) => (Some(measured), None),
@@ -102,6 +129,7 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
                     },
                     measured,
                     failed,
+                    stages: stages.iter().map(StageLine::new).collect(),
                 });
             }
         }
@@ -164,6 +192,9 @@ fn print(report: &Report, ui: &Ui) {
         ]);
     }
     ui.table(&table);
+    for line in report.results.iter().filter(|line| !line.stages.is_empty()) {
+        print_stages(line, ui);
+    }
     for line in &report.results {
         if let Some(reason) = &line.failed {
             ui.warn(format_args!(
@@ -172,4 +203,24 @@ fn print(report: &Report, ui: &Ui) {
             ));
         }
     }
+}
+
+fn print_stages(line: &Line, ui: &Ui) {
+    ui.print(format_args!("\n{} {}:", line.shape.name, line.precision));
+    let mut table = Table::new(["stage", "runs", "ms", "share", "TFLOP/s"]).right(&[1, 2, 3, 4]);
+    let total: f64 = line.stages.iter().map(|stage| stage.seconds).sum();
+    for stage in &line.stages {
+        table.row([
+            stage.name.to_owned(),
+            stage.runs.to_string(),
+            format!("{:.3}", stage.seconds * 1e3),
+            format!("{:.1} %", 100.0 * stage.seconds / total),
+            if stage.tera_operations > 0.0 {
+                format!("{:.1}", stage.tera_operations)
+            } else {
+                String::new()
+            },
+        ]);
+    }
+    ui.table(&table);
 }

@@ -1,0 +1,69 @@
+//! Where a pass spends its time: each stage of the kernels waited for and timed, for benches.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use burn_cubecl::tensor::CubeTensor;
+
+/// What the runs of one stage add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// What it computes.
+    pub name: &'static str,
+    /// How often it ran.
+    pub runs: usize,
+    /// Seconds from its first launch until the device had finished it.
+    pub seconds: f64,
+    /// Floating-point operations of its matrix products; 0 for stages that move numbers.
+    pub operations: f64,
+}
+
+thread_local! {
+    static STAGES: RefCell<Option<Vec<Stage>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` and returns the stages that the kernels went through on this thread, in the order
+/// of their first runs. Each stage is waited for, so that their times add up to more than `work`
+/// takes alone, by what a wait costs.
+pub fn stages_of<T>(work: impl FnOnce() -> T) -> (T, Vec<Stage>) {
+    let outer = STAGES.replace(Some(Vec::new()));
+    let result = work();
+    let stages = STAGES.replace(outer).unwrap_or_default();
+    (result, stages)
+}
+
+/// Runs a stage's launches on the device of `on`; timed, if anyone asked.
+pub(crate) fn stage<T>(
+    on: &CubeTensor,
+    name: &'static str,
+    operations: f64,
+    launches: impl FnOnce() -> T,
+) -> T {
+    if STAGES.with_borrow(Option::is_none) {
+        return launches();
+    }
+    // A device that fails here fails the caller's own next wait as well, which reports it.
+    let wait = || drop(cubecl::future::block_on(on.client.sync()));
+    wait();
+    let start = Instant::now();
+    let result = launches();
+    wait();
+    let seconds = start.elapsed().as_secs_f64();
+    STAGES.with_borrow_mut(|stages| {
+        let Some(stages) = stages else { return };
+        match stages.iter_mut().find(|stage| stage.name == name) {
+            Some(stage) => {
+                stage.runs += 1;
+                stage.seconds += seconds;
+                stage.operations += operations;
+            }
+            None => stages.push(Stage {
+                name,
+                runs: 1,
+                seconds,
+                operations,
+            }),
+        }
+    });
+    result
+}
