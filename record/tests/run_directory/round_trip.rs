@@ -220,7 +220,10 @@ fn a_newer_major_version_is_refused_in_words_and_a_newer_minor_one_is_read() {
     writer.finish(RunState::Finished).unwrap();
     let manifest = fs::read_to_string(path.join("manifest.json")).unwrap();
     let with_version = |version: &str| {
-        let other = manifest.replace(r#""1.0""#, &format!("\"{version}\""));
+        let other = manifest.replace(
+            &format!("\"{}\"", bellows_record::SCHEMA_VERSION),
+            &format!("\"{version}\""),
+        );
         assert_ne!(other, manifest);
         fs::write(path.join("manifest.json"), other).unwrap();
     };
