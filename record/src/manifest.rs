@@ -75,7 +75,8 @@ pub struct ModelSummary {
     /// Tokens in one training sequence.
     pub sequence_length: u32,
     /// Floating-point operations of forward and backward pass a trained token, by the model's shape:
-    /// six for each multiply-add of a token's way through weights and scores. Recomputation is not in it.
+    /// six for each multiply-add of a token's matrix products. Attention's scores, elementwise work and
+    /// recomputation are not in it.
     pub flops_per_token: Option<f64>,
 }
 

@@ -9,6 +9,7 @@ mod choice;
 mod contain;
 mod details;
 mod host;
+mod peak;
 mod self_test;
 
 pub use adapters::{Adapter, AdapterKind, adapters};
@@ -86,7 +87,8 @@ impl OpenDevice {
         }
     }
 
-    /// The device as a run's manifest describes it. `dtype` is the type of the weights.
+    /// The device as a run's manifest describes it, its peak measured on the spot, which takes a
+    /// fraction of a second. `dtype` is the type of the weights.
     pub fn record(&self, dtype: &str) -> bellows_record::DeviceInfo {
         let adapter = self.adapter.as_ref();
         bellows_record::DeviceInfo {
@@ -102,6 +104,7 @@ impl OpenDevice {
                 .map_or_else(String::new, |details| details.compiler.clone()),
             dtype: dtype.into(),
             memory_bytes: self.memory_bytes(),
+            peak_flops: peak::measure(&self.device),
         }
     }
 }
