@@ -16,7 +16,7 @@ use bellows_engine::observer::NoObserver;
 use bellows_engine::step;
 use bellows_record::RunWriter;
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 const STEPS: usize = 20;
 
@@ -149,6 +149,7 @@ fn main() -> Result<(), bellows::error::Error> {
         seconds: 0.0,
         skipped_in_a_row: 0,
         validation_loss: None,
+        loss_scale: None,
         loader: session.loader.state(),
         dataset: session.dataset.id().clone(),
     };
@@ -273,10 +274,11 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
             model.num_experts_per_tok,
             model.moe_intermediate_size,
         );
-        let chosen = (0..rows * k)
-            .map(|slot| (slot * 7 % count) as u32)
+        let chosen: Vec<i32> = (0..rows * k)
+            .map(|slot| (slot * 7 % count) as i32)
             .collect();
-        let plan = routing::Plan::new(chosen, k, count, None);
+        let chosen = Tensor::<2, Int>::from_data(TensorData::new(chosen, [rows, k]), device);
+        let plan = routing::Plan::from_indices(chosen, count, None);
         let stacked = |a: usize, b: usize| random([count * a, b]).reshape([count, a, b]);
         let inputs = experts::reference::Inputs {
             x: x.clone(),

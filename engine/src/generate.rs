@@ -1,5 +1,6 @@
 //! Text generation: one token at a time, keys and values cached.
 
+use bellows_kernels::host;
 use burn::tensor::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -63,9 +64,8 @@ pub fn generate(
         let hidden = model.forward(&input, Some(&mut cache)).hidden;
         let [rows, width] = hidden.dims();
         let last: Tensor<2> = hidden.narrow(0, rows - 1, 1).reshape([1, width]);
-        let logits = model.logits(last).into_data().convert::<f32>();
-        let logits = logits.as_slice::<f32>().expect("converted to f32");
-        let token = draw(logits, sampling, &mut rng);
+        let logits = host::floats(model.logits(last));
+        let token = draw(&logits, sampling, &mut rng);
         if Some(token) == stop || !emit(token) {
             return;
         }

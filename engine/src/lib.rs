@@ -13,6 +13,7 @@ pub mod objective;
 pub mod observer;
 pub mod optim;
 pub mod step;
+mod tally;
 pub mod weights;
 
 pub use bellows_kernels as kernels;

@@ -1,13 +1,17 @@
 //! Forward and backward over the micro-batches of one optimizer step.
 
 use bellows_kernels::cross_entropy::linear_cross_entropy;
+use bellows_kernels::host;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::model::{Decoder, Forward, Input, Sequences};
-use crate::objective::{BalanceScope, Frequencies, RouterObjective, StepSize, router_terms};
-use crate::observer::{Observer, add_routing, add_transitions};
+use crate::objective::{
+    BalanceScope, Counts, Frequencies, RouterObjective, StepSize, router_terms,
+};
+use crate::observer::Observer;
 use crate::optim::Gradients;
+use crate::tally::{Tally, Totals};
 
 /// Label of a position that has none, as in Hugging Face's datasets.
 pub const IGNORE: i32 = -100;
@@ -111,7 +115,8 @@ pub fn cross_entropy(
 ///
 /// With `global` balancing over more than one micro-batch, a forward pass without gradients over
 /// all of them comes first, to count how often each expert is chosen in the whole step. `model`
-/// must be on an autodiff device.
+/// must be on an autodiff device. The host waits for the device once, at the end, for all that is
+/// reported together.
 pub fn run(
     model: &Decoder,
     batches: &[MicroBatch],
@@ -119,63 +124,73 @@ pub fn run(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> StepResult {
+    run_scaled(model, batches, objective, device, observer, 1.0)
+}
+
+/// [`run`] with the objective multiplied by `loss_scale` before its backward pass, so that small
+/// gradients survive f16. The losses that it returns are not scaled; the gradients are, and say so.
+pub fn run_scaled(
+    model: &Decoder,
+    batches: &[MicroBatch],
+    objective: &RouterObjective,
+    device: &Device,
+    observer: &mut dyn Observer,
+    loss_scale: f64,
+) -> StepResult {
     let size = size_of(batches);
     let mixtures = model.config().moe_layers() > 0;
     let whole_step = (mixtures && objective.balance == BalanceScope::Global && batches.len() > 1)
-        .then(|| count_frequencies(model, batches, device));
-    let mut losses = Losses::default();
-    let mut gradients = Gradients::default();
-    let mut frequencies = Frequencies::default();
-    let mut dropped = 0;
-    let (mut stats, mut transitions) = (Vec::new(), Vec::new());
+        .then(|| count_choices(model, batches, device));
+    let mut gradients = Gradients::scaled(loss_scale);
+    let mut tally = Tally::default();
     for batch in batches {
         let input = Input::new(model.config(), &batch.sequences, 0, device);
         let Forward { hidden, routings } = model.forward(&input, None);
-        frequencies.add(&routings);
-        dropped += routings
-            .iter()
-            .map(|at| at.routing.plan.dropped() as u64)
-            .sum::<u64>();
+        tally.add(model, &routings, observer);
         let counted = match objective.balance {
             BalanceScope::Global => whole_step.as_ref(),
-            BalanceScope::GlobalRunning => Some(&frequencies),
+            BalanceScope::GlobalRunning => Some(&tally.counts),
             _ => None,
         };
         // A micro-batch is its share of the step: sums over its tokens, divided by the step's
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
         let ce = cross_entropy(model, hidden, &batch.labels, size.labels).objective;
-        let mut total = ce.clone();
-        let mut parts = vec![ce.without_autodiff()];
-        if let Some(balance) = &terms.balance {
-            total = total.add(balance.clone().mul_scalar(objective.balance_coefficient));
-            parts.push(balance.clone().without_autodiff());
-        }
-        if let Some(z) = &terms.z {
-            total = total.add(z.clone().mul_scalar(objective.z_loss_coefficient));
-            parts.push(z.clone().without_autodiff());
-        }
-        if observer.wants_routing() {
-            add_routing(&mut stats, &routings);
-        }
-        if observer.wants_transitions() {
-            add_transitions(&mut transitions, &routings);
-        }
+        let mut total = match &terms.objective {
+            Some(routers) => ce.clone().add(routers.clone()),
+            None => ce.clone(),
+        };
+        tally.add_losses(ce, terms);
         drop(routings);
+        if loss_scale != 1.0 {
+            total = total.mul_scalar(loss_scale);
+        }
         gradients.accumulate(model, total.backward());
-        add_values(&mut losses, parts, &terms.balance, &terms.z);
     }
-    losses.total = losses.cross_entropy
-        + objective.balance_coefficient * losses.balance
-        + objective.z_loss_coefficient * losses.z;
-    if !stats.is_empty() {
-        observer.routing(stats);
+    let Totals {
+        frequencies,
+        cross_entropy,
+        balance,
+        z,
+        dropped,
+        routing,
+        transitions,
+    } = tally.read();
+    if !routing.is_empty() {
+        observer.routing(routing);
     }
     if !transitions.is_empty() {
         observer.transitions(transitions);
     }
+    let total =
+        cross_entropy + objective.balance_coefficient * balance + objective.z_loss_coefficient * z;
     StepResult {
-        losses,
+        losses: Losses {
+            total,
+            cross_entropy,
+            balance,
+            z,
+        },
         gradients,
         frequencies,
         size,
@@ -183,37 +198,15 @@ pub fn run(
     }
 }
 
-fn add_values(
-    losses: &mut Losses,
-    parts: Vec<Tensor<1>>,
-    balance: &Option<Tensor<1>>,
-    z: &Option<Tensor<1>>,
-) {
-    let values = Tensor::cat(parts, 0).into_data().convert::<f32>();
-    let mut values = values
-        .as_slice::<f32>()
-        .expect("converted to f32")
-        .iter()
-        .map(|&value| f64::from(value));
-    let mut next = || values.next().unwrap_or(0.0);
-    losses.cross_entropy += next();
-    if balance.is_some() {
-        losses.balance += next();
-    }
-    if z.is_some() {
-        losses.z += next();
-    }
-}
-
 /// Choices of every expert over all of `batches`, by forward passes without gradients.
-fn count_frequencies(model: &Decoder, batches: &[MicroBatch], device: &Device) -> Frequencies {
+fn count_choices(model: &Decoder, batches: &[MicroBatch], device: &Device) -> Counts {
     let model = model.valid();
-    let mut frequencies = Frequencies::default();
+    let mut counts = Counts::default();
     for batch in batches {
         let input = Input::new(model.config(), &batch.sequences, 0, device);
-        frequencies.add(&model.forward(&input, None).routings);
+        counts.add(&model.forward(&input, None).routings);
     }
-    frequencies
+    counts
 }
 
 /// Sum of the losses of `batch`'s labels and their number, without gradients. `model` must come
@@ -222,12 +215,6 @@ pub fn evaluate(model: &Decoder, batch: &MicroBatch, device: &Device) -> (f64, u
     let input = Input::new(model.config(), &batch.sequences, 0, device);
     let hidden = model.forward(&input, None).hidden;
     let losses = cross_entropy(model, hidden, &batch.labels, 1).losses;
-    let losses = losses.into_data().convert::<f32>();
-    let sum = losses
-        .as_slice::<f32>()
-        .expect("converted to f32")
-        .iter()
-        .map(|&loss| f64::from(loss))
-        .sum();
+    let sum = host::floats(losses).into_iter().map(f64::from).sum();
     (sum, batch.label_count())
 }

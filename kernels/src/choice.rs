@@ -1,6 +1,7 @@
 //! Choices that every family shares: whose kernels compute it, and in which type it multiplies.
 
-use burn::backend::DType;
+use burn::backend::{Backend, DType, DTypeUsage, Dispatch};
+use burn::tensor::Device;
 
 /// Which implementation computes a family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,6 +32,21 @@ impl Compute {
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Whether `device` holds and converts the type, which is all that kernels with f32 sums ask
+    /// for. Arithmetic may still be missing: on Vulkan it is for bf16.
+    pub fn stored_by(self, device: &Device) -> bool {
+        Dispatch::dtype_usage(device.as_dispatch(), self.dtype()).contains(DTypeUsage::Storage)
+    }
+
+    /// Half the distance from 1 to the next value: the relative error of one rounding.
+    pub fn rounding(self) -> f32 {
+        match self {
+            Self::F32 => f32::EPSILON / 2.0,
+            Self::F16 => 4.9e-4,
+            Self::Bf16 => 3.9e-3,
         }
     }
 }

@@ -9,21 +9,30 @@
 //! | family | what |
 //! | --- | --- |
 //! | [`routing`] | router logits to chosen experts and weights |
+//! | [`linear`] | linear projections in the compute type |
 //! | [`experts`] | the SwiGLU experts of a mixture, and dense SwiGLU |
 //! | [`attention`] | masked softmax attention with grouped heads |
 //! | [`cross_entropy`] | hidden states and head to losses, without a `[tokens, vocabulary]` buffer |
 //! | [`norm`] | RMS normalisation |
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
+//! | [`convert`] | between storage types |
+//! | [`peak`] | the most memory in use |
 //! | [`vjp`] | how a family attaches its backward |
+//! | [`host`] | the one place that reads a device's memory, and counts it |
 
 pub mod adamw;
 pub mod attention;
 mod choice;
+pub mod convert;
 pub mod cross_entropy;
 pub mod experts;
 mod gpu;
+pub mod host;
+pub mod linear;
+mod matmul;
 pub mod norm;
+pub mod peak;
 pub mod rope;
 pub mod routing;
 pub mod vjp;

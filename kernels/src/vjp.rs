@@ -6,17 +6,21 @@
 //! backward.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend, BackendTensor, Cube, DispatchKindConversion,
     DispatchTensor, DispatchTensorKind, Flex,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+
+/// A tensor of backend `B` with its node in the graph.
+type Tracked<B> = FloatTensor<Autodiff<B, NoCheckpointing>>;
 
 /// A float tensor whose rank is not in its type.
 #[derive(Clone, Debug)]
@@ -44,13 +48,40 @@ pub type Needs<const N: usize> = [bool; N];
 type Pullback<const N: usize> =
     Box<dyn FnOnce(AnyTensor, Needs<N>) -> [Option<AnyTensor>; N] + Send>;
 
-/// Burn wants a state that can be cloned; the closure is taken once, by the one backward pass.
-#[derive(Clone)]
-struct Saved<const N: usize>(Arc<Mutex<Option<Pullback<N>>>>);
+type PairPullback<const N: usize> =
+    Box<dyn FnOnce([Option<AnyTensor>; 2], Needs<N>) -> [Option<AnyTensor>; N] + Send>;
 
-impl<const N: usize> fmt::Debug for Saved<N> {
+/// Burn wants a state that can be cloned; what is in here is taken once, by the one backward
+/// pass.
+struct Once<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Once<T> {
+    fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(value))))
+    }
+
+    fn empty() -> Self {
+        Self(Arc::new(Mutex::new(None)))
+    }
+
+    fn put(&self, value: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<T> Clone for Once<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> fmt::Debug for Once<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Saved")
+        f.write_str("Once")
     }
 }
 
@@ -62,7 +93,7 @@ where
     B: Backend,
     DispatchTensor: DispatchKindConversion<B>,
 {
-    type State = Saved<N>;
+    type State = Once<Pullback<N>>;
 
     fn backward(
         self,
@@ -71,23 +102,96 @@ where
         _checkpointer: &mut Checkpointer,
     ) {
         let needs = ops.parents.each_ref().map(Option::is_some);
-        let grad = grads.consume::<B>(&ops.node);
-        let grad =
-            <DispatchTensor as DispatchKindConversion<B>>::from_backend(BackendTensor::Float(grad));
-        let taken = match ops.state.0.lock() {
-            Ok(mut state) => state.take(),
-            Err(poisoned) => poisoned.into_inner().take(),
-        };
-        let pullback = taken.expect("Burn consumes a step's graph: backward runs it once");
-        let results = pullback(AnyTensor(grad), needs);
-        for (parent, result) in ops.parents.into_iter().zip(results) {
-            if let (Some(node), Some(AnyTensor(result))) = (parent, result) {
-                let result =
-                    <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(result)
-                        .expect("a gradient lives on the device of its output");
-                grads.register::<B>(node.id, result.float());
-            }
+        let grad = collected::<B, _, N>(grads, &ops);
+        let results = ops.state.take().expect(ONCE)(grad, needs);
+        register::<B, _, N>(grads, ops, results);
+    }
+}
+
+const ONCE: &str = "Burn consumes a step's graph: backward runs it once";
+
+/// The gradient that the users of a step's output have summed up.
+fn collected<B, S, const N: usize>(grads: &mut Gradients, ops: &Ops<S, N>) -> AnyTensor
+where
+    B: Backend,
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    let grad = BackendTensor::Float(grads.consume::<B>(&ops.node));
+    AnyTensor(<DispatchTensor as DispatchKindConversion<B>>::from_backend(
+        grad,
+    ))
+}
+
+fn register<B, S, const N: usize>(
+    grads: &mut Gradients,
+    ops: Ops<S, N>,
+    results: [Option<AnyTensor>; N],
+) where
+    B: Backend,
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    for (parent, result) in ops.parents.into_iter().zip(results) {
+        if let (Some(node), Some(AnyTensor(result))) = (parent, result) {
+            let result = <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(result)
+                .expect("a gradient lives on the device of its output");
+            grads.register::<B>(node.id, result.float());
         }
+    }
+}
+
+/// Gradients of a function's two outputs, on their way from [`BranchStep`]s to the [`TrunkStep`].
+type Branches = [Once<AnyTensor>; 2];
+
+/// An output of a function with two: hands its gradient to the function's own step.
+#[derive(Debug)]
+struct BranchStep;
+
+impl<B> Backward<B, 1> for BranchStep
+where
+    B: Backend,
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    type State = Once<AnyTensor>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = collected::<B, _, 1>(grads, &ops);
+        ops.state.put(gradient);
+    }
+}
+
+/// A function with two outputs. Burn runs it after both [`BranchStep`]s, which lie deeper in the
+/// graph; only they are its users, so Burn itself never holds a gradient for it.
+#[derive(Debug)]
+struct TrunkStep;
+
+#[derive(Clone, Debug)]
+struct Trunk<const N: usize> {
+    pullback: Once<PairPullback<N>>,
+    gradients: Branches,
+}
+
+impl<B, const N: usize> Backward<B, N> for TrunkStep
+where
+    B: Backend,
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    type State = Trunk<N>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let needs = ops.parents.each_ref().map(Option::is_some);
+        let gradients = ops.state.gradients.each_ref().map(Once::take);
+        let results = ops.state.pullback.take().expect(ONCE)(gradients, needs);
+        register::<B, _, N>(grads, ops, results);
     }
 }
 
@@ -106,23 +210,114 @@ pub fn custom_vjp<const N: usize, const D: usize>(
     output: Tensor<D>,
     pullback: impl FnOnce(Tensor<D>, Needs<N>) -> [Option<AnyTensor>; N] + Send + 'static,
 ) -> Tensor<D> {
-    let Some(tracked) = inputs
-        .iter()
-        .find(|input| matches!(input.0.kind, DispatchTensorKind::Autodiff(_)))
-    else {
+    let Some(on_cube) = tracked_on_cube(&inputs) else {
         return output;
     };
     let pullback: Pullback<N> =
         Box::new(move |grad: AnyTensor, needs| pullback(grad.into_tensor::<D>(), needs));
-    let on_cube = matches!(
-        &tracked.0.kind,
-        DispatchTensorKind::Autodiff(inner) if matches!(**inner, DispatchTensorKind::Cube(_))
-    );
     if on_cube {
         attach::<Cube, N, D>(inputs, output, pullback)
     } else {
         attach::<Flex, N, D>(inputs, output, pullback)
     }
+}
+
+/// [`custom_vjp`] for a function with two outputs.
+///
+/// `pullback(gradients, needs)` runs once, with the gradient of each output; `None` for an output
+/// that the loss does not depend on. At least one is there.
+///
+/// # Panics
+/// As [`custom_vjp`].
+pub fn custom_vjp_pair<const N: usize, const D: usize>(
+    inputs: [AnyTensor; N],
+    outputs: [Tensor<D>; 2],
+    pullback: impl FnOnce([Option<Tensor<D>>; 2], Needs<N>) -> [Option<AnyTensor>; N] + Send + 'static,
+) -> [Tensor<D>; 2] {
+    let Some(on_cube) = tracked_on_cube(&inputs) else {
+        return outputs;
+    };
+    let pullback: PairPullback<N> = Box::new(move |gradients: [Option<AnyTensor>; 2], needs| {
+        let gradients = gradients.map(|gradient| gradient.map(AnyTensor::into_tensor::<D>));
+        pullback(gradients, needs)
+    });
+    if on_cube {
+        attach_pair::<Cube, N, D>(inputs, outputs, pullback)
+    } else {
+        attach_pair::<Flex, N, D>(inputs, outputs, pullback)
+    }
+}
+
+/// Whether the inputs that take part in autodiff live on the Cube backend; `None` where none does.
+fn tracked_on_cube(inputs: &[AnyTensor]) -> Option<bool> {
+    inputs.iter().find_map(|input| match &input.0.kind {
+        DispatchTensorKind::Autodiff(inner) => Some(matches!(**inner, DispatchTensorKind::Cube(_))),
+        _ => None,
+    })
+}
+
+/// The backend's tensor inside a tensor without autodiff.
+fn plain<B, const D: usize>(output: Tensor<D>) -> FloatTensor<B>
+where
+    B: Backend,
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(output.into_dispatch())
+        .expect("the output was computed without autodiff, on the inputs' device")
+        .float()
+}
+
+/// The nodes of the inputs.
+fn nodes<B, const N: usize>(inputs: [AnyTensor; N]) -> [NodeGuard; N]
+where
+    B: Backend,
+    DispatchTensor:
+        DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
+{
+    inputs.map(|AnyTensor(input)| {
+        let input = match input.kind {
+            DispatchTensorKind::Autodiff(_) => input,
+            // A constant beside tracked inputs joins the graph as a leaf without gradient.
+            _ => lift::<B>(input),
+        };
+        let lifted =
+            <DispatchTensor as DispatchKindConversion<Autodiff<B, NoCheckpointing>>>::try_into_backend(
+                input,
+            )
+            .expect("all inputs of one operation share a device and keep their graph");
+        lifted.float().node()
+    })
+}
+
+/// Registers `step` as what made `output` of `nodes`.
+fn record<B, S, const N: usize>(
+    step: S,
+    state: S::State,
+    nodes: [NodeGuard; N],
+    output: FloatTensor<B>,
+) -> Tracked<B>
+where
+    B: Backend,
+    S: Backward<B, N>,
+{
+    match step
+        .prepare::<NoCheckpointing>(nodes)
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish(state, output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    }
+}
+
+fn tracked<B, const D: usize>(tensor: Tracked<B>) -> Tensor<D>
+where
+    B: Backend,
+    DispatchTensor: DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
+{
+    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<
+        Autodiff<B, NoCheckpointing>,
+    >>::from_backend(BackendTensor::Float(tensor)))
 }
 
 fn attach<B, const N: usize, const D: usize>(
@@ -135,34 +330,43 @@ where
     DispatchTensor:
         DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
 {
-    let nodes = inputs.map(|AnyTensor(input)| {
-        let input = match input.kind {
-            DispatchTensorKind::Autodiff(_) => input,
-            // A constant beside tracked inputs joins the graph as a leaf without gradient.
-            _ => lift::<B>(input),
-        };
-        let lifted =
-            <DispatchTensor as DispatchKindConversion<Autodiff<B, NoCheckpointing>>>::try_into_backend(
-                input,
-            )
-            .expect("all inputs of one operation share a device and keep their graph");
-        lifted.float().node()
-    });
-    let output =
-        <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(output.into_dispatch())
-            .expect("the output was computed without autodiff, on the inputs' device")
-            .float();
-    let state = Saved(Arc::new(Mutex::new(Some(pullback))));
-    let tracked = match Backward::<B, N>::prepare::<NoCheckpointing>(CustomStep, nodes)
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(prep) => prep.finish(state, output),
-        OpsKind::UnTracked(prep) => prep.finish(output),
-    };
-    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<
-        Autodiff<B, NoCheckpointing>,
-    >>::from_backend(BackendTensor::Float(tracked)))
+    let nodes = nodes::<B, N>(inputs);
+    let output = plain::<B, D>(output);
+    tracked(record::<B, _, N>(
+        CustomStep,
+        Once::new(pullback),
+        nodes,
+        output,
+    ))
+}
+
+fn attach_pair<B, const N: usize, const D: usize>(
+    inputs: [AnyTensor; N],
+    outputs: [Tensor<D>; 2],
+    pullback: PairPullback<N>,
+) -> [Tensor<D>; 2]
+where
+    B: Backend,
+    DispatchTensor:
+        DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
+{
+    let nodes = nodes::<B, N>(inputs);
+    let outputs = outputs.map(plain::<B, D>);
+    let gradients: Branches = [Once::empty(), Once::empty()];
+    let trunk = record::<B, _, N>(
+        TrunkStep,
+        Trunk {
+            pullback: Once::new(pullback),
+            gradients: gradients.clone(),
+        },
+        nodes,
+        outputs[0].clone(),
+    );
+    let mut gradients = gradients.into_iter();
+    outputs.map(|output| {
+        let state = gradients.next().expect("one for each output");
+        tracked(record::<B, _, 1>(BranchStep, state, [trunk.node()], output))
+    })
 }
 
 fn lift<B>(input: DispatchTensor) -> DispatchTensor
@@ -178,4 +382,68 @@ where
     <DispatchTensor as DispatchKindConversion<Autodiff<B, NoCheckpointing>>>::from_backend(
         BackendTensor::Float(lifted),
     )
+}
+
+/// One backward for several results of a function.
+///
+/// Burn's steps have one output. Each result attached here is a step that only hands its gradient
+/// over as a message; the step of the inputs, which runs after all of them, gets the messages of
+/// those results that took part in the loss.
+#[derive(Debug)]
+pub struct Joint<M> {
+    /// What the results hang on in the graph. Nobody reads its value.
+    anchor: Tensor<1>,
+    messages: Arc<Mutex<Vec<M>>>,
+}
+
+impl<M> Clone for Joint<M> {
+    fn clone(&self) -> Self {
+        Self {
+            anchor: self.anchor.clone(),
+            messages: self.messages.clone(),
+        }
+    }
+}
+
+impl<M: Send + 'static> Joint<M> {
+    /// A function of `inputs`. `pullback(messages, needs)` returns the gradient of each input as
+    /// in [`custom_vjp`]; `messages` are at least one, in no order. All live on `device`.
+    ///
+    /// # Panics
+    /// As [`custom_vjp`].
+    pub fn new<const N: usize>(
+        device: &Device,
+        inputs: [AnyTensor; N],
+        pullback: impl FnOnce(Vec<M>, Needs<N>) -> [Option<AnyTensor>; N] + Send + 'static,
+    ) -> Self {
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let received = messages.clone();
+        let value = Tensor::<1>::empty([1], &device.clone().without_autodiff());
+        let anchor = custom_vjp(inputs, value, move |_, needs| {
+            pullback(std::mem::take(&mut *lock(&received)), needs)
+        });
+        Self { anchor, messages }
+    }
+
+    /// Makes `output`, computed without autodiff, a result of the function; `message` is made of
+    /// its gradient.
+    pub fn attach<const D: usize>(
+        &self,
+        output: Tensor<D>,
+        message: impl FnOnce(Tensor<D>) -> M + Send + 'static,
+    ) -> Tensor<D> {
+        let messages = self.messages.clone();
+        let unread = self.anchor.clone().without_autodiff();
+        let inputs = [self.anchor.clone().into()];
+        custom_vjp(inputs, output, move |gradient, _| {
+            lock(&messages).push(message(gradient));
+            [Some(unread.into())]
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

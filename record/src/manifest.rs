@@ -37,11 +37,14 @@ pub struct DeviceInfo {
     pub driver: String,
     /// What kernels are compiled to: `wgsl`, `spirv` or `msl`; empty on the CPU backend.
     pub compiler: String,
-    /// Element type of the model's weights and activations: `f32`, `f16` or `bf16`.
+    /// Element type of the model's weights and of what its layers hand on: `f32`.
     pub dtype: String,
+    /// Type in which matrices are multiplied, with sums in f32: `f32`, `f16` or `bf16`. Empty in
+    /// a run of schema 1.0, which knew f32 alone.
+    pub precision: String,
     /// The device's memory in bytes, where it is known: the limit line of a memory chart.
     pub memory_bytes: Option<u64>,
-    /// Floating-point operations a second of a large matrix product of `dtype`, measured when the
+    /// Floating-point operations a second of a large matrix product in `precision`, measured when the
     /// process opened the device: what a model's arithmetic is compared with.
     pub peak_flops: Option<f64>,
 }

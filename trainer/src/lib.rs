@@ -5,6 +5,7 @@
 //! Models and objectives live in `bellows-engine`, corpora in `bellows-data`, and what a run writes
 //! in `bellows-record`.
 
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -451,7 +451,7 @@ pub fn to_json(
             rule: format!("this architecture cannot express the model's {field}"),
         });
     }
-    let own = serde_json::to_value(config).map_err(|error| problem(OWN_KEY, error.to_string()))?;
+    let own = own_value(config).map_err(|error| problem(OWN_KEY, error.to_string()))?;
     json.as_object_mut()
         .expect("built as an object")
         .insert(OWN_KEY.into(), own);
@@ -464,8 +464,17 @@ pub fn own_json(config: &ModelConfig, bos: Option<u32>, eos: Option<u32>) -> Val
         "model_type": config.model_type.as_str(),
         "bos_token_id": bos,
         "eos_token_id": eos,
-        OWN_KEY: config,
+        OWN_KEY: own_value(config).unwrap_or(Value::Null),
     })
+}
+
+/// The engine's own description: everything but what computes it, which is no part of a model.
+fn own_value(config: &ModelConfig) -> serde_json::Result<Value> {
+    let mut own = serde_json::to_value(config)?;
+    if let Some(fields) = own.as_object_mut() {
+        fields.shift_remove("kernels");
+    }
+    Ok(own)
 }
 
 /// First field of two configurations that computes something different.
@@ -518,6 +527,8 @@ fn first_difference(seen: &ModelConfig, wanted: &ModelConfig) -> Option<String> 
                 None => LayerType::FullAttention,
             })
             .collect();
+        // What computes a model is no part of it.
+        config.kernels = ModelConfig::default().kernels;
         // Only training and sampling use these.
         config.capacity_factor = None;
         config.initializer_range = 1.0;

@@ -13,6 +13,7 @@ mod validate;
 pub use rope::{RopeConfig, RopeScaling};
 pub use validate::ConfigError;
 
+use bellows_kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
 /// The architecture whose names, file layout and conventions a checkpoint follows.
@@ -132,6 +133,14 @@ pub enum TopkMethod {
     NoauxTc,
 }
 
+/// How [`Kernels`] are written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Kernels", rename_all = "snake_case")]
+enum KernelsName {
+    Fused,
+    Reference,
+}
+
 /// The whole architecture of a decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -237,6 +246,10 @@ pub struct ModelConfig {
     pub outer_residual: bool,
     /// A router for each iteration; otherwise one for all.
     pub use_igate: bool,
+    /// What computes routers and experts. It decides no number beyond rounding, so it is no part
+    /// of a checkpoint.
+    #[serde(with = "KernelsName")]
+    pub kernels: Kernels,
 }
 
 impl Default for ModelConfig {
@@ -289,6 +302,7 @@ impl Default for ModelConfig {
             inner_residual: false,
             outer_residual: true,
             use_igate: true,
+            kernels: Kernels::Fused,
         }
     }
 }

@@ -5,7 +5,7 @@ use bellows_kernels::rope::rotate;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{Init, Input, Linear, MultiHeadLatentAttention, RmsNorm};
+use super::{Init, Input, Linear, MultiHeadLatentAttention, Numerics, RmsNorm};
 use crate::config::{AttentionKind, ModelConfig, QkNorm};
 
 /// Attention of one layer.
@@ -93,6 +93,8 @@ pub struct GroupedQueryAttention {
     groups: usize,
     #[module(skip)]
     scale: f64,
+    #[module(skip)]
+    numerics: Numerics,
 }
 
 impl GroupedQueryAttention {
@@ -118,6 +120,7 @@ impl GroupedQueryAttention {
             heads,
             groups,
             scale: (width as f64).powf(-0.5),
+            numerics: init.numerics(),
         }
     }
 
@@ -129,10 +132,12 @@ impl GroupedQueryAttention {
             query: rotate(
                 self.heads(query, self.q_norm.as_ref(), self.heads, input),
                 &input.rotation,
+                self.numerics.kernels,
             ),
             key: rotate(
                 self.heads(key, self.k_norm.as_ref(), self.groups, input),
                 &input.rotation,
+                self.numerics.kernels,
             ),
             value: split_heads(value, self.groups, input),
         }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::{
     Attention, Cache, DenseFeedForward, Embedding, FeedForward, Init, Input, Linear,
-    MixtureOfExperts, RmsNorm,
+    MixtureOfExperts, Numerics, RmsNorm, Stream,
 };
 use crate::config::ModelConfig;
 
@@ -46,26 +46,40 @@ impl DecoderLayer {
         }
     }
 
-    /// `x`: `[batch · time, hidden]`. Returns the same shape and each iteration's routing.
+    /// Reads `stream` and returns it with the layer's output still to be added, and each
+    /// iteration's routing.
     pub fn forward(
         &self,
-        x: Tensor<2>,
+        stream: Stream,
         input: &Input,
         past: Option<&mut Option<(Tensor<4>, Tensor<4>)>>,
-    ) -> (Tensor<2>, Vec<Routing>) {
+    ) -> (Stream, Vec<Routing>) {
         let mask = match (&input.sliding_mask, self.slides) {
             (Some(mask), true) => mask.clone(),
             _ => input.full_mask.clone(),
         };
-        let normed = self.input_layernorm.forward(x.clone());
-        let x = self.self_attn.forward(normed, input, mask, past).add(x);
-        let normed = self.post_attention_layernorm.forward(x.clone());
+        let (residual, normed) = self.input_layernorm.forward_stream(stream);
+        let attended = self.self_attn.forward(normed, input, mask, past);
+        let (residual, normed) = self.post_attention_layernorm.forward_stream(Stream {
+            residual,
+            update: Some(attended),
+        });
         let (y, routings) = match &self.mlp {
             FeedForward::Dense(mlp) => (mlp.forward(normed), Vec::new()),
-            FeedForward::Mixture(mixture) => mixture.forward(normed),
+            FeedForward::Mixture(mixture) => mixture.forward(normed, input.batch),
         };
-        let y = if self.outer_residual { y.add(x) } else { y };
-        (y, routings)
+        let stream = if self.outer_residual {
+            Stream {
+                residual,
+                update: Some(y),
+            }
+        } else {
+            Stream {
+                residual: y,
+                update: None,
+            }
+        };
+        (stream, routings)
     }
 }
 
@@ -82,6 +96,8 @@ pub struct Decoder {
     pub lm_head: Option<Linear>,
     #[module(skip)]
     config: ModelConfig,
+    #[module(skip)]
+    numerics: Numerics,
 }
 
 /// What one router decided, and where it stands.
@@ -109,6 +125,7 @@ impl Decoder {
     /// vocabulary.
     pub fn new(init: &mut Init, config: &ModelConfig) -> Self {
         let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+        init.use_kernels(config.kernels);
         Self {
             embed_tokens: Embedding::new(init, vocabulary, hidden, config.pad_token_id),
             layers: (0..config.num_hidden_layers)
@@ -118,12 +135,18 @@ impl Decoder {
             lm_head: (!config.tie_word_embeddings)
                 .then(|| Linear::new(init, hidden, vocabulary, false)),
             config: config.clone(),
+            numerics: init.numerics(),
         }
     }
 
     /// The architecture.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// How it computes.
+    pub fn numerics(&self) -> Numerics {
+        self.numerics
     }
 
     /// Weight of the output head `[vocabulary, hidden]`.
@@ -136,12 +159,15 @@ impl Decoder {
 
     /// Runs every layer. With a `cache`, keys and values of this input are added to it.
     pub fn forward(&self, input: &Input, mut cache: Option<&mut Cache>) -> Forward {
-        let mut x = self.embed_tokens.forward(input.ids.clone());
+        let mut stream = Stream {
+            residual: self.embed_tokens.forward(input.ids.clone()),
+            update: None,
+        };
         let mut routings = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let past = cache.as_mut().map(|cache| &mut cache.layers[index]);
-            let (y, layer_routings) = layer.forward(x, input, past);
-            x = y;
+            let (next, layer_routings) = layer.forward(stream, input, past);
+            stream = next;
             routings.extend(
                 layer_routings
                     .into_iter()
@@ -157,7 +183,7 @@ impl Decoder {
             cache.length += input.time;
         }
         Forward {
-            hidden: self.norm.forward(x),
+            hidden: self.norm.forward_stream(stream).1,
             routings,
         }
     }

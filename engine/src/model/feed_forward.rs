@@ -1,11 +1,11 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
-use bellows_kernels::experts::{experts, swiglu};
+use bellows_kernels::experts::{Settings, experts, swiglu};
 use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction, route};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{Init, Linear};
+use super::{Init, Linear, Numerics};
 use crate::config::{ModelConfig, ScoringFunc, TopkMethod};
 
 /// Feed-forward part of one layer.
@@ -78,6 +78,9 @@ pub struct MixtureOfExperts {
     iterations: usize,
     #[module(skip)]
     inner_residual: bool,
+    /// How it computes.
+    #[module(skip)]
+    pub numerics: Numerics,
 }
 
 impl MixtureOfExperts {
@@ -86,7 +89,7 @@ impl MixtureOfExperts {
         let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
         let experts = config.n_routed_experts;
         let gate = (0..config.routers())
-            .map(|_| Linear::new(init, hidden, experts, false))
+            .map(|_| Linear::new(init, hidden, experts, false).in_f32())
             .collect();
         let shared_experts = (config.n_shared_experts > 0).then(|| {
             DenseFeedForward::new(
@@ -111,25 +114,32 @@ impl MixtureOfExperts {
             rule: router_rule(config),
             iterations: config.inner_iter,
             inner_residual: config.inner_residual,
+            numerics: init.numerics(),
         }
     }
 
-    /// `x`: `[rows, hidden]`, normalised. Returns the last iteration's output in the same shape,
-    /// without the layer's outer residual, and each iteration's routing.
-    pub fn forward(&self, x: Tensor<2>) -> (Tensor<2>, Vec<Routing>) {
+    /// `x`: `[rows, hidden]`, normalised, of `sequences` equal sequences. Returns the last
+    /// iteration's output in the same shape, without the layer's outer residual, and each
+    /// iteration's routing.
+    pub fn forward(&self, x: Tensor<2>, sequences: usize) -> (Tensor<2>, Vec<Routing>) {
         let mut state = x;
         let mut routings = Vec::with_capacity(self.iterations);
         for iteration in 0..self.iterations {
             let router = iteration.min(self.gate.len() - 1);
             let logits = self.gate[router].forward(state.clone());
             let bias = self.correction_bias.get(router).map(Vec::as_slice);
-            let routing = route(logits, bias, &self.rule);
+            let routing = route(logits, bias, &self.rule, sequences, self.numerics.kernels);
             let mut y = experts(
                 state.clone(),
                 routing.weights.clone(),
                 &routing.plan,
                 self.experts.gate_up_proj.val(),
                 self.experts.down_proj.val(),
+                Settings {
+                    kernels: self.numerics.kernels,
+                    compute: self.numerics.compute,
+                    recompute: false,
+                },
             );
             if let Some(shared) = &self.shared_experts {
                 y = y.add(shared.forward(state.clone()));

@@ -1,10 +1,13 @@
 //! Initial weights: the same on every device, from the seed and the order of creation.
 
+use bellows_kernels::Kernels;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+
+use super::Numerics;
 
 /// Makes the parameters of a model.
 #[derive(Debug)]
@@ -12,6 +15,7 @@ pub struct Init {
     device: Device,
     /// `None`: weights are zero, to be loaded.
     source: Option<(ChaCha8Rng, Normal<f32>)>,
+    numerics: Numerics,
 }
 
 impl Init {
@@ -24,6 +28,7 @@ impl Init {
         Self {
             device: device.clone(),
             source: Some((ChaCha8Rng::seed_from_u64(seed), normal)),
+            numerics: Numerics::default(),
         }
     }
 
@@ -32,7 +37,23 @@ impl Init {
         Self {
             device: device.clone(),
             source: None,
+            numerics: Numerics::default(),
         }
+    }
+
+    /// Makes parts that compute as `numerics` says, instead of with the device's kernels in f32.
+    pub fn with_numerics(self, numerics: Numerics) -> Self {
+        Self { numerics, ..self }
+    }
+
+    /// Makes the parts to come compute with `kernels`.
+    pub(super) fn use_kernels(&mut self, kernels: Kernels) {
+        self.numerics.kernels = kernels;
+    }
+
+    /// How the parts compute.
+    pub fn numerics(&self) -> Numerics {
+        self.numerics
     }
 
     /// A parameter of random weights.

@@ -1,10 +1,12 @@
 //! The small parts: linear projection, normalisation, embedding.
 
-use bellows_kernels::norm::rms_norm;
+use bellows_kernels::Compute;
+use bellows_kernels::linear::linear;
+use bellows_kernels::norm::{add_rms_norm, rms_norm};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
-use super::Init;
+use super::{Init, Numerics};
 
 /// `y = x Wᵀ + b`.
 #[derive(Module, Debug)]
@@ -13,6 +15,9 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// How it computes.
+    #[module(skip)]
+    pub numerics: Numerics,
 }
 
 impl Linear {
@@ -21,12 +26,21 @@ impl Linear {
         Self {
             weight: init.normal([output, input]),
             bias: bias.then(|| init.constant([output], 0.0)),
+            numerics: init.numerics(),
         }
+    }
+
+    /// The same, multiplying in f32 whatever the model computes in: a router's choices must not
+    /// depend on the precision.
+    pub fn in_f32(mut self) -> Self {
+        self.numerics.compute = Compute::F32;
+        self
     }
 
     /// `x`: `[rows, in]`; returns `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.matmul(self.weight.val().transpose());
+        let Numerics { kernels, compute } = self.numerics;
+        let y = linear(x, self.weight.val(), compute, kernels);
         match &self.bias {
             Some(bias) => y.add(bias.val().unsqueeze()),
             None => y,
@@ -42,6 +56,9 @@ pub struct RmsNorm {
     /// Added to the mean square.
     #[module(skip)]
     pub eps: f64,
+    /// How it computes.
+    #[module(skip)]
+    pub numerics: Numerics,
 }
 
 impl RmsNorm {
@@ -50,13 +67,34 @@ impl RmsNorm {
         Self {
             weight: init.constant([width], 1.0),
             eps,
+            numerics: init.numerics(),
         }
     }
 
     /// Normalises the last axis of `x`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        rms_norm(x, self.weight.val(), self.eps)
+        rms_norm(x, self.weight.val(), self.eps, self.numerics.kernels)
     }
+
+    /// The residual stream, with what is still to be added to it added, and normalised.
+    pub fn forward_stream(&self, stream: Stream) -> (Tensor<2>, Tensor<2>) {
+        let Stream { residual, update } = stream;
+        let Some(update) = update else {
+            return (residual.clone(), self.forward(residual));
+        };
+        let (weight, kernels) = (self.weight.val(), self.numerics.kernels);
+        add_rms_norm(update, residual, weight, self.eps, kernels)
+    }
+}
+
+/// The residual stream between two parts of a decoder, `[batch · time, hidden]`. A part's output
+/// is added to it by the normalisation that reads it next, in one pass over both.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// The stream so far.
+    pub residual: Tensor<2>,
+    /// What is still to be added.
+    pub update: Option<Tensor<2>>,
 }
 
 /// Token embedding.

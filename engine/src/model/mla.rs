@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::attention::{Projected, split_heads};
-use super::{Init, Input, Linear, RmsNorm, rotary};
+use super::{Init, Input, Linear, Numerics, RmsNorm, rotary};
 use crate::config::ModelConfig;
 
 /// The latent normalisations use this epsilon whatever `rms_norm_eps` says, as in the reference.
@@ -42,6 +42,8 @@ pub struct MultiHeadLatentAttention {
     value_width: usize,
     #[module(skip)]
     pub(super) scale: f64,
+    #[module(skip)]
+    numerics: Numerics,
 }
 
 impl MultiHeadLatentAttention {
@@ -80,6 +82,7 @@ impl MultiHeadLatentAttention {
             value_width: config.v_head_dim,
             scale: (config.query_head_dim() as f64).powf(-0.5)
                 * rotary::mla_softmax_factor(&config.rope),
+            numerics: init.numerics(),
         }
     }
 
@@ -94,15 +97,18 @@ impl MultiHeadLatentAttention {
             (Some(direct), ..) => direct.forward(x.clone()),
             _ => unreachable!("new() makes the direct projection or all three of the compression"),
         };
-        let query = split_heads(query, self.heads, input);
-        let plain = query.clone().narrow(3, 0, self.plain_width);
-        let rotary = query.narrow(3, self.plain_width, self.rotary_width);
-        let query = Tensor::cat(vec![plain, rotate(rotary, &input.rotation)], 3);
+        let kernels = self.numerics.kernels;
+        // The rotation is as wide as the last part of a head: it leaves the rest.
+        let query = rotate(
+            split_heads(query, self.heads, input),
+            &input.rotation,
+            kernels,
+        );
 
         let compressed = self.kv_a_proj_with_mqa.forward(x);
         let latent = compressed.clone().narrow(1, 0, self.rank);
         let rotary = compressed.narrow(1, self.rank, self.rotary_width);
-        let rotary = rotate(split_heads(rotary, 1, input), &input.rotation).expand([
+        let rotary = rotate(split_heads(rotary, 1, input), &input.rotation, kernels).expand([
             input.batch,
             self.heads,
             input.time,

@@ -10,6 +10,7 @@ mod init;
 mod input;
 mod layers;
 mod mla;
+mod numerics;
 pub mod rotary;
 
 pub use attention::{Attention, GroupedQueryAttention};
@@ -17,5 +18,6 @@ pub use decoder::{Decoder, DecoderLayer, Forward, RoutingAt};
 pub use feed_forward::{DenseFeedForward, ExpertWeights, FeedForward, MixtureOfExperts};
 pub use init::Init;
 pub use input::{Cache, Input, Sequences};
-pub use layers::{Embedding, Linear, RmsNorm};
+pub use layers::{Embedding, Linear, RmsNorm, Stream};
 pub use mla::MultiHeadLatentAttention;
+pub use numerics::Numerics;

@@ -1,6 +1,8 @@
 //! Load-balancing loss, router z-loss, loss-free balancing.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use bellows_kernels::host::{Read, Reading};
+use bellows_kernels::routing::Factors;
+use burn::tensor::{Int, Tensor};
 
 use super::{BalanceScope, RouterObjective};
 use crate::model::{Decoder, RoutingAt};
@@ -13,27 +15,56 @@ pub struct Frequencies {
     pub chosen: Vec<Vec<u64>>,
 }
 
-impl Frequencies {
+/// The same on the device, while a step runs.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Choices of each expert `[E]`, an entry for each layer and iteration.
+    chosen: Vec<Tensor<1, Int>>,
+    /// Choices of one layer and iteration together, T · k.
+    slots: usize,
+}
+
+impl Counts {
     /// Adds the choices of one micro-batch.
     pub fn add(&mut self, routings: &[RoutingAt]) {
+        let Some(first) = routings.first() else {
+            return;
+        };
+        self.slots += first.routing.plan.tokens * first.routing.plan.top_k;
+        let new = routings.iter().map(|at| at.routing.plan.chosen.clone());
         if self.chosen.is_empty() {
-            self.chosen = routings
-                .iter()
-                .map(|at| vec![0; at.routing.plan.expert_count()])
-                .collect();
-        }
-        for (row, at) in self.chosen.iter_mut().zip(routings) {
-            for (total, &count) in row.iter_mut().zip(&at.routing.plan.chosen) {
-                *total += u64::from(count);
+            self.chosen = new.collect();
+        } else {
+            for (total, new) in self.chosen.iter_mut().zip(new) {
+                *total = total.clone().add(new);
             }
         }
     }
 
     /// The counts of `routings` alone.
     pub fn of(routings: &[RoutingAt]) -> Self {
-        let mut frequencies = Self::default();
-        frequencies.add(routings);
-        frequencies
+        let mut counts = Self::default();
+        counts.add(routings);
+        counts
+    }
+
+    /// Has the counts read; returns their places.
+    pub fn register(&self, reading: &mut Reading) -> Vec<usize> {
+        let rows = self.chosen.iter();
+        rows.map(|row| reading.integers(row.clone())).collect()
+    }
+}
+
+impl Frequencies {
+    /// Counts from where [`Counts::register`] put them.
+    pub fn from_read(read: &Read, places: &[usize]) -> Self {
+        let rows = places.iter().map(|&place| {
+            let row = read.integers(place).into_iter();
+            row.map(|count| count as u64).collect()
+        });
+        Self {
+            chosen: rows.collect(),
+        }
     }
 }
 
@@ -48,137 +79,93 @@ pub struct StepSize {
     pub labels: usize,
 }
 
-/// A micro-batch's share of the step's router objectives, without their coefficients.
-#[derive(Clone, Debug)]
+/// A micro-batch's share of the step's router objectives.
+#[derive(Clone, Debug, Default)]
 pub struct RouterTerms {
-    /// Load-balancing loss, `[1]`, tracked; `None` without one.
-    pub balance: Option<Tensor<1>>,
-    /// Mean squared log-sum-exp of router logits, `[1]`, tracked.
-    pub z: Option<Tensor<1>>,
+    /// All of them, each times its coefficient, `[1]`, tracked; `None` without any.
+    pub objective: Option<Tensor<1>>,
+    /// Of each layer and iteration the load-balancing loss and the mean squared log-sum-exp of
+    /// router logits, without their coefficients `[2]`, untracked.
+    pub values: Vec<Tensor<1>>,
 }
 
 /// The router objectives of one micro-batch of `sequences` sequences.
 ///
-/// `frequencies`: what the scope counts — the whole step for `global`, the step so far (this
+/// `counted`: what the scope counts — the whole step for `global`, the step so far (this
 /// micro-batch included) for `global-running`; other scopes count from `routings`. Summed over the
-/// micro-batches of a step, the terms are those of the step.
+/// micro-batches of a step, the terms are those of the step. Nothing waits for the device.
 pub fn router_terms(
     routings: &[RoutingAt],
     sequences: usize,
-    frequencies: Option<&Frequencies>,
+    counted: Option<&Counts>,
     step: StepSize,
     objective: &RouterObjective,
 ) -> RouterTerms {
-    if routings.is_empty() {
-        return RouterTerms {
-            balance: None,
-            z: None,
-        };
-    }
     let with_balance =
         objective.balance != BalanceScope::None && objective.balance_coefficient != 0.0;
-    let balance = with_balance.then(|| {
-        if objective.balance == BalanceScope::Sequence {
-            sum(routings
-                .iter()
-                .map(|at| sequence_balance(at, sequences, step)))
-        } else {
-            let own;
-            let frequencies = match frequencies {
-                Some(given) => given,
-                None => {
-                    own = Frequencies::of(routings);
-                    &own
-                }
-            };
-            batch_balance(routings, frequencies, step, objective.pool_layers)
-        }
-    });
-    let z = (objective.z_loss_coefficient != 0.0).then(|| {
-        sum(routings.iter().map(|at| {
-            let logits = at.routing.logits.clone();
-            let max = logits.clone().without_autodiff().max_dim(1);
-            let sum = logits.sub(max.clone()).exp().sum_dim(1).log().add(max);
-            sum.square().sum().div_scalar(step.tokens as f64)
-        }))
-    });
-    RouterTerms { balance, z }
-}
-
-fn sum(terms: impl Iterator<Item = Tensor<1>>) -> Tensor<1> {
-    terms
-        .reduce(|a, b| a.add(b))
-        .expect("called with at least one routing")
-}
-
-/// `E · mean over sequences of Σₑ f_{s,e} P_{s,e}`, this micro-batch's share.
-fn sequence_balance(at: &RoutingAt, sequences: usize, step: StepSize) -> Tensor<1> {
-    let plan = &at.routing.plan;
-    let experts = plan.expert_count();
-    let slots = plan.experts.len() / sequences;
-    let mut share = vec![0f32; sequences * experts];
-    for (slot, &expert) in plan.experts.iter().enumerate() {
-        share[slot / slots * experts + expert as usize] += 1.0 / slots as f32;
-    }
-    let probabilities = at.routing.probabilities.clone();
-    let time = plan.tokens() / sequences;
-    let mean = probabilities
-        .reshape([sequences, time, experts])
-        .mean_dim(1)
-        .reshape([sequences, experts]);
-    let share = constant(share, [sequences, experts], &mean.device());
-    mean.mul(share)
-        .sum()
-        .mul_scalar(experts as f64 / step.sequences as f64)
-}
-
-/// `E · Σₑ fₑ Pₑ` of each layer and iteration, summed, or once over all of them pooled.
-fn batch_balance(
-    routings: &[RoutingAt],
-    frequencies: &Frequencies,
-    step: StepSize,
-    pool_layers: bool,
-) -> Tensor<1> {
-    let experts = routings[0].routing.plan.expert_count();
-    let token_sum = |at: &RoutingAt| at.routing.probabilities.clone().sum_dim(0);
-    let shares = |counts: &[u64]| -> Vec<f32> {
-        let total = counts.iter().sum::<u64>().max(1) as f32;
-        counts.iter().map(|&count| count as f32 / total).collect()
+    let z_weight = objective.z_loss_coefficient;
+    let Some(first) = routings.first() else {
+        return RouterTerms::default();
     };
-    let device = routings[0].routing.logits.device();
-    let scale = experts as f64 / step.tokens as f64;
-    if !pool_layers {
-        return sum(routings
+    if !with_balance && z_weight == 0.0 {
+        return RouterTerms::default();
+    }
+    let plan = &first.routing.plan;
+    let experts = plan.experts as f64;
+    let mut factors = Factors {
+        z: 1.0 / step.tokens as f64,
+        z_weight,
+        ..Factors::default()
+    };
+    let frequencies: Vec<Tensor<2, Int>>;
+    if with_balance && objective.balance == BalanceScope::Sequence {
+        // E · mean over sequences of Σₑ f_{s,e} P_{s,e}.
+        let time = (plan.tokens / sequences) as f64;
+        factors.balance = experts / (step.sequences as f64 * time * plan.top_k as f64 * time);
+        frequencies = routings
             .iter()
-            .zip(&frequencies.chosen)
-            .map(|(at, counts)| {
-                let share = constant(shares(counts), [1, experts], &device);
-                token_sum(at).mul(share).sum().mul_scalar(scale)
-            }));
+            .map(|at| at.routing.chosen_by_sequence())
+            .collect();
+    } else {
+        // E · Σₑ fₑ Pₑ of each layer and iteration, summed, or once over all of them pooled.
+        let own;
+        let counted = match counted {
+            Some(given) => given,
+            None => {
+                own = Counts::of(routings);
+                &own
+            }
+        };
+        factors.balance = experts / (step.tokens as f64 * counted.slots as f64);
+        let rows = counted.chosen.iter().cloned();
+        let rows: Vec<Tensor<1, Int>> = if objective.pool_layers {
+            let layers = routings.len();
+            factors.balance /= (layers * layers) as f64;
+            let pooled = rows.reduce(|a, b| a.add(b));
+            pooled.into_iter().cycle().take(layers).collect()
+        } else {
+            rows.collect()
+        };
+        frequencies = rows
+            .into_iter()
+            .map(|row| row.reshape([1, plan.experts]))
+            .collect();
     }
-    let mut pooled = vec![0u64; experts];
-    for counts in &frequencies.chosen {
-        for (total, count) in pooled.iter_mut().zip(counts) {
-            *total += count;
-        }
+    if with_balance {
+        factors.balance_weight = objective.balance_coefficient;
+    } else {
+        factors.balance = 0.0;
     }
-    let probabilities = routings
-        .iter()
-        .map(token_sum)
-        .reduce(|a, b| a.add(b))
-        .expect("at least one routing");
-    let share = constant(shares(&pooled), [1, experts], &device);
-    probabilities
-        .mul(share)
-        .sum()
-        .mul_scalar(scale / routings.len() as f64)
-}
-
-fn constant(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
-    Tensor::from_data(
-        TensorData::new(values, shape),
-        &device.clone().without_autodiff(),
-    )
+    let mut result = RouterTerms::default();
+    for (at, frequencies) in routings.iter().zip(frequencies) {
+        let terms = at.routing.terms(frequencies, &factors);
+        result.values.push(terms.values);
+        result.objective = Some(match result.objective.take() {
+            Some(sum) => sum.add(terms.objective),
+            None => terms.objective,
+        });
+    }
+    result
 }
 
 /// Loss-free balancing: moves each router's correction bias by `speed` towards even load, once an

@@ -7,5 +7,7 @@
 mod balance;
 mod config;
 
-pub use balance::{Frequencies, RouterTerms, StepSize, router_terms, update_correction_bias};
+pub use balance::{
+    Counts, Frequencies, RouterTerms, StepSize, router_terms, update_correction_bias,
+};
 pub use config::{BalanceScope, RouterObjective};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bellows_kernels::adamw::{Moments, Settings, step};
+use bellows_kernels::Kernels;
+use bellows_kernels::adamw::{Moments, Outcome, Parameter, Step, global_norm, update};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
@@ -11,13 +12,30 @@ use crate::model::Decoder;
 use crate::weights::Path;
 
 /// Gradients by parameter name, each flattened, without autodiff.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Gradients {
     /// Sum of the micro-batches so far, by the parameter's name.
     pub by_name: BTreeMap<String, Tensor<1>>,
+    /// What the loss was multiplied by before its backward pass, and every gradient with it.
+    pub loss_scale: f64,
+}
+
+impl Default for Gradients {
+    /// None yet, of a loss that is not scaled.
+    fn default() -> Self {
+        Self::scaled(1.0)
+    }
 }
 
 impl Gradients {
+    /// None yet, of a loss multiplied by `loss_scale`.
+    pub fn scaled(loss_scale: f64) -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            loss_scale,
+        }
+    }
+
     /// Takes every parameter's gradient out of `raw` and adds it. A parameter that the objective
     /// did not reach counts as zero.
     pub fn accumulate(&mut self, model: &Decoder, mut raw: burn::tensor::Gradients) {
@@ -55,30 +73,17 @@ impl Gradients {
         });
     }
 
-    /// L2 norm of all gradients together. Reads one number back from the device.
+    /// L2 norm of all gradients together, without the loss scale. Reads it back from the device.
     pub fn global_norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self
-            .by_name
-            .values()
-            .map(|gradient| gradient.clone().square().sum())
-            .collect();
-        if squares.is_empty() {
-            return 0.0;
-        }
-        let squares = Tensor::cat(squares, 0).into_data().convert::<f32>();
-        let squares = squares.as_slice::<f32>().expect("converted to f32");
-        squares
-            .iter()
-            .map(|&square| f64::from(square))
-            .sum::<f64>()
-            .sqrt()
+        let gradients: Vec<Tensor<1>> = self.by_name.values().cloned().collect();
+        global_norm(&gradients, self.loss_scale, Kernels::default())
     }
 }
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
-    /// Global L2 norm of the gradients before clipping.
+    /// Global L2 norm of the gradients before clipping, without the loss scale.
     pub gradient_norm: f64,
     /// Whether the parameters changed: not where the norm is not finite.
     pub applied: bool,
@@ -88,9 +93,10 @@ pub struct Update {
 #[derive(Clone, Debug)]
 pub struct AdamW {
     config: AdamWConfig,
-    /// Updates done.
+    /// Updates done, of which the outcome is known.
     pub updates: u64,
     moments: BTreeMap<String, Moments<1>>,
+    pending: Option<Outcome>,
 }
 
 impl AdamW {
@@ -100,53 +106,77 @@ impl AdamW {
             config: config.clone(),
             updates: 0,
             moments: BTreeMap::new(),
+            pending: None,
         }
     }
 
-    /// Clips `gradients` and updates every parameter of `model`; `learning_rate` is this step's.
-    ///
-    /// A norm that is not finite leaves model and moments as they are.
+    /// [`AdamW::apply`], and what became of it: waits for the device.
     pub fn update(
         &mut self,
         model: Decoder,
         gradients: Gradients,
         learning_rate: f64,
     ) -> (Decoder, Update) {
-        let gradient_norm = gradients.global_norm();
-        if !gradient_norm.is_finite() {
-            let update = Update {
-                gradient_norm,
-                applied: false,
-            };
-            return (model, update);
-        }
-        self.updates += 1;
-        let clip = match self.config.max_grad_norm {
-            // torch's clip_grad_norm_, epsilon included.
-            Some(limit) => (limit / (gradient_norm + 1e-6)).min(1.0),
-            None => 1.0,
-        };
-        let settings = Settings {
+        let model = self.apply(model, gradients, learning_rate);
+        let update = self.outcome().expect("an update was just applied");
+        (model, update)
+    }
+
+    /// Clips `gradients` and updates every parameter of `model`; `learning_rate` is this step's.
+    ///
+    /// A gradient or norm that is not finite leaves model and moments as they are. Where the
+    /// device has kernels for it, the host does not wait: [`AdamW::outcome`] tells what became of
+    /// the update. Weights and moments to which nobody else holds a handle are changed in place:
+    /// pass the only copy of `model`.
+    pub fn apply(&mut self, model: Decoder, gradients: Gradients, learning_rate: f64) -> Decoder {
+        // The number of this update depends on whether the last one counts.
+        self.outcome();
+        let kernels = model.numerics().kernels;
+        let step = Step {
             learning_rate,
             beta1: self.config.beta1,
             beta2: self.config.beta2,
             eps: self.config.eps,
-            weight_decay: self.config.weight_decay,
-            clip,
-            step: self.updates,
+            max_norm: self.config.max_grad_norm,
+            loss_scale: gradients.loss_scale,
+            number: self.updates + 1,
         };
-        let model = model.map(&mut Apply {
+        let mut take = Take {
             path: Path::default(),
-            settings,
             no_decay: &self.config.no_decay,
+            weight_decay: self.config.weight_decay,
             gradients: gradients.by_name,
             moments: &mut self.moments,
-        });
-        let update = Update {
-            gradient_norm,
-            applied: true,
+            taken: BTreeMap::new(),
         };
-        (model, update)
+        let model = model.map(&mut take);
+        // In the order of names, as everything here: the norm is the same sum every time.
+        let (names, parameters): (Vec<_>, Vec<_>) = take
+            .taken
+            .into_iter()
+            .map(|(name, (dims, parameter))| ((name, dims), parameter))
+            .unzip();
+        let (updated, outcome) = update(parameters, &step, kernels);
+        self.pending = Some(outcome);
+        let mut values = BTreeMap::new();
+        for ((name, dims), (value, moments)) in names.into_iter().zip(updated) {
+            self.moments.insert(name.clone(), moments);
+            values.insert(name, (value, dims));
+        }
+        model.map(&mut PutBack {
+            path: Path::default(),
+            values,
+        })
+    }
+
+    /// What became of the last [`AdamW::apply`], once: waits for the device.
+    pub fn outcome(&mut self) -> Option<Update> {
+        let (gradient_norm, applied) = self.pending.take()?.read();
+        self.updates += u64::from(applied);
+        Some(Update {
+            gradient_norm,
+            applied,
+        })
     }
 
     /// First and second moment of every parameter, flattened, by name. Reads nothing back yet.
@@ -165,6 +195,7 @@ impl AdamW {
     ) {
         let device = device.clone().without_autodiff();
         self.updates = updates;
+        self.pending = None;
         self.moments = state
             .map(|(name, first, second)| {
                 let moments = Moments {
@@ -177,15 +208,19 @@ impl AdamW {
     }
 }
 
-struct Apply<'a> {
+/// Takes the parameters that have a gradient out of a model, with all that their update needs.
+/// What stays in their place is a single zero, so that the model holds no second handle to them.
+struct Take<'a> {
     path: Path,
-    settings: Settings,
     no_decay: &'a [ParameterKind],
+    weight_decay: f64,
     gradients: BTreeMap<String, Tensor<1>>,
     moments: &'a mut BTreeMap<String, Moments<1>>,
+    /// Shape and the rest, by name.
+    taken: BTreeMap<String, (Vec<usize>, Parameter)>,
 }
 
-impl ModuleMapper for Apply<'_> {
+impl ModuleMapper for Take<'_> {
     fn enter_module(&mut self, name: &str, kind: &str) {
         self.path.enter(name, kind);
     }
@@ -199,19 +234,48 @@ impl ModuleMapper for Apply<'_> {
         let Some(gradient) = self.gradients.remove(&name) else {
             return param;
         };
-        let mut settings = self.settings;
-        if self.no_decay.contains(&parameter_kind(&name)) {
-            settings.weight_decay = 0.0;
-        }
-        let moments = &mut *self.moments;
+        let weight_decay = if self.no_decay.contains(&parameter_kind(&name)) {
+            0.0
+        } else {
+            self.weight_decay
+        };
         param.map(|value| {
             let dims = value.dims();
             let count: usize = dims.iter().product();
-            let flat = value.without_autodiff().reshape([count]);
-            let (flat, new) = step(flat, gradient, moments.remove(&name), &settings);
-            moments.insert(name, new);
-            Tensor::from_inner(flat.reshape(dims)).require_grad()
+            let device = value.device();
+            let parameter = Parameter {
+                value: value.without_autodiff().reshape([count]),
+                gradient,
+                moments: self.moments.remove(&name),
+                weight_decay,
+            };
+            self.taken.insert(name, (dims.to_vec(), parameter));
+            Tensor::zeros([1; D], &device)
         })
+    }
+}
+
+/// Puts updated parameters where [`Take`] took them from.
+struct PutBack {
+    path: Path,
+    values: BTreeMap<String, (Tensor<1>, Vec<usize>)>,
+}
+
+impl ModuleMapper for PutBack {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.path.enter(name, kind);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((value, dims)) = self.values.remove(&self.path.name()) else {
+            return param;
+        };
+        let dims: [usize; D] = dims.try_into().expect("the shape it was taken with");
+        param.map(|_| Tensor::from_inner(value.reshape(dims)).require_grad())
     }
 }
 

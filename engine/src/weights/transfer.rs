@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bellows_kernels::host;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
@@ -72,14 +73,13 @@ pub fn export(model: &Decoder) -> Vec<NamedTensor> {
     let config = model.config();
     let mut tensors = Vec::new();
     for (name, shape, value) in parameters(model) {
-        let values = value.into_data().convert::<f32>();
-        let values = values.as_slice::<f32>().expect("converted to f32");
+        let values = host::floats(value);
         tensors.extend(snapshot_tensors(
             config,
             Naming::Checkpoint,
             &name,
             &shape,
-            values,
+            &values,
         ));
     }
     for (layer, mixture) in model.mixtures() {

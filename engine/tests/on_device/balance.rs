@@ -26,10 +26,10 @@ fn look(model: &Decoder, batch: &MicroBatch, device: &Device) -> Seen {
     let input = Input::new(model.config(), &batch.sequences, 0, device);
     let routings = model.forward(&input, None).routings;
     let decisions = routings.into_iter().map(|at| Decision {
+        probabilities: host(at.routing.probabilities()),
+        experts: at.routing.plan.experts,
+        chosen: at.routing.plan.host().experts.clone(),
         logits: host(at.routing.logits),
-        probabilities: host(at.routing.probabilities),
-        experts: at.routing.plan.expert_count(),
-        chosen: at.routing.plan.experts,
     });
     Seen(decisions.collect())
 }

@@ -13,4 +13,5 @@ mod numbers;
 mod observation;
 mod optimizer;
 mod packing;
+mod reads;
 mod weights;

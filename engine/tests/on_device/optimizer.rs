@@ -4,6 +4,7 @@ use bellows_engine::model::Decoder;
 use bellows_engine::objective::{BalanceScope, RouterObjective, update_correction_bias};
 use bellows_engine::optim::{AdamW, AdamWConfig, Gradients, ParameterKind, parameter_kind};
 use bellows_engine::weights::parameters;
+use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::batches::{divided, step, whole};
@@ -139,6 +140,7 @@ fn only_the_groups_that_decay_decay() {
     });
     let gradients = Gradients {
         by_name: zeros.collect(),
+        ..Gradients::default()
     };
     let (model, _) = AdamW::new(&config).update(model, gradients, 0.1);
     let mut kinds = Vec::new();
@@ -193,4 +195,100 @@ fn clipping_scales_all_gradients_to_one_norm_and_never_up() {
             assert_close(&name, &first, &scaled);
         }
     }
+}
+
+/// The device's memory in which a tensor lies, by a name that no later memory gets.
+fn place(tensor: Tensor<1>) -> Option<String> {
+    match tensor.without_autodiff().into_dispatch().kind {
+        DispatchTensorKind::Cube(BackendTensor::Float(cube)) => {
+            Some(format!("{:?}", cube.handle.memory.binding().id()))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_step_of_training_leaves_every_weight_and_moment_where_it_lay() {
+    let Some(device) = test_device() else { return };
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let (model, _) = train(build(&deepseek_v3(), &device), &mut optimizer, &device);
+    let places = |model: &Decoder, optimizer: &AdamW| -> Vec<Option<String>> {
+        let weights = parameters(model).into_iter().map(|(.., values)| values);
+        let moments = optimizer
+            .state()
+            .flat_map(|(_, moments)| [moments.first.clone(), moments.second.clone()]);
+        weights.chain(moments).map(place).collect()
+    };
+    let before = places(&model, &optimizer);
+    if before.iter().any(Option::is_none) {
+        let test = std::thread::current();
+        let name = test.name().unwrap_or("unnamed");
+        println!("SKIPPED {name}: the backend has no kernels of its own");
+        return;
+    }
+    let (model, _) = train(model, &mut optimizer, &device);
+    assert_eq!(places(&model, &optimizer), before);
+}
+
+#[test]
+fn an_update_spares_a_clone_of_the_model() {
+    let Some(device) = test_device() else { return };
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let (model, _) = train(build(&qwen2(), &device), &mut optimizer, &device);
+    let clone = model.clone();
+    let before = to_bits(&clone);
+    let (model, _) = train(model, &mut optimizer, &device);
+    assert_eq!(to_bits(&clone), before);
+    assert_ne!(to_bits(&model), before);
+}
+
+#[test]
+fn a_loss_scale_changes_neither_losses_nor_the_update() {
+    let Some(device) = test_device() else { return };
+    let run = |loss_scale: f64| {
+        let model = build(&deepseek_v3(), &device);
+        let mut optimizer = AdamW::new(&AdamWConfig::default());
+        let result = bellows_engine::step::run_scaled(
+            &model,
+            &whole(),
+            &objective(),
+            &device.clone().autodiff(),
+            &mut bellows_engine::observer::NoObserver,
+            loss_scale,
+        );
+        let norm = result.gradients.global_norm();
+        let (model, update) = optimizer.update(model, result.gradients, 0.01);
+        assert!(update.applied);
+        (result.losses, norm, snapshot(&model))
+    };
+    let (losses, norm, weights) = run(1.0);
+    // A power of two: nothing is rounded.
+    let (scaled_losses, scaled_norm, scaled_weights) = run(65_536.0);
+    assert_eq!(losses, scaled_losses);
+    assert!((norm - scaled_norm).abs() <= 1e-6 * norm);
+    for ((name, wanted), (_, found)) in weights.iter().zip(&scaled_weights) {
+        assert_close(name, found, wanted);
+    }
+}
+
+/// An overflow of one micro-batch, seen only by the device, and the number of the next update.
+#[test]
+fn an_overflowed_step_counts_as_no_update() {
+    let Some(device) = test_device() else { return };
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let model = build(&qwen2(), &device);
+    let before = to_bits(&model);
+    let mut gradients = step(&model, &whole(), &objective(), &device).gradients;
+    for gradient in gradients.by_name.values_mut() {
+        *gradient = gradient.clone().mul_scalar(f32::MAX);
+    }
+    gradients.loss_scale = f64::from(f32::MAX);
+    let model = optimizer.apply(model, gradients, 0.01);
+    // Nobody asked what became of it; the next update finds out.
+    let good = step(&model, &whole(), &objective(), &device).gradients;
+    assert_eq!(to_bits(&model), before);
+    let (model, update) = optimizer.update(model, good, 0.01);
+    assert!(update.applied);
+    assert_eq!(optimizer.updates, 1);
+    assert_ne!(to_bits(&model), before);
 }

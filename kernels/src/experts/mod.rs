@@ -11,23 +11,52 @@
 //! | `down` | `[E, H, F]` |
 //!
 //! Only chosen experts are computed. Kept for backward: `x` (shared with the caller), the
-//! pre-activation of every slot `[T · k, 2F]`, `weights` and the plan; the experts' outputs are
-//! not: the gradient of a weight is `⟨W_downᵀ dy, activation⟩`.
+//! pre-activation of every slot `[T · k, 2F]` in the compute type, `weights` and the plan; the
+//! experts' outputs are not: the gradient of a weight is `⟨W_downᵀ dy, activation⟩` (as in
+//! SonicMoE). With [`Settings::recompute`] the pre-activation is not kept either.
+//!
+//! The kernels read rows of `x` by index as they multiply, apply SwiGLU to the sums before these
+//! leave the registers, and add a token's rows in the order of its choices. In backward the
+//! gradient of the pre-activation takes the pre-activation's memory, and the gradients of SwiGLU
+//! and of the weights come out of the same product. Everything a launch depends on is known
+//! without reading the plan back.
 
+mod backend;
+mod device;
+mod fused;
+mod launch;
 pub mod reference;
+
+pub use fused::{ForwardPass, Gradients, WeightSums, backward, forward};
 
 use burn::tensor::Tensor;
 
 use crate::routing::Plan;
 use crate::vjp::custom_vjp;
+use crate::{Compute, Kernels};
+
+/// How [`experts`] computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// Whose kernels.
+    pub kernels: Kernels,
+    /// The type of the matrices' copies and of what is kept; the reference takes f32 alone.
+    pub compute: Compute,
+    /// Compute the pre-activation again in backward instead of keeping it.
+    pub recompute: bool,
+}
 
 /// Applies the chosen experts and combines their outputs. Shapes as in the module's table.
+///
+/// `gate_up` and `down` may hold more blocks than the plan has experts: the further ones are
+/// shared experts, which see every token with weight 1.
 pub fn experts(
     x: Tensor<2>,
     weights: Tensor<2>,
     plan: &Plan,
     gate_up: Tensor<3>,
     down: Tensor<3>,
+    settings: Settings,
 ) -> Tensor<2> {
     let inputs = reference::Inputs {
         x: x.clone().without_autodiff(),
@@ -35,21 +64,31 @@ pub fn experts(
         gate_up: gate_up.clone().without_autodiff(),
         down: down.clone().without_autodiff(),
     };
+    let tracked = [x.into(), weights.into(), gate_up.into(), down.into()];
+    if fused::computes(&inputs.x, settings.kernels) {
+        let plan = plan.clone();
+        let pass = forward(&inputs, &plan, None, settings);
+        let kept = pass.kept;
+        return custom_vjp(tracked, pass.y, move |dy, needs| {
+            let gradients = backward(dy, &inputs, &plan, kept, None, settings);
+            pick(gradients, needs)
+        });
+    }
     let layout = reference::Layout::new(plan, &inputs.x.device());
     let (y, pre_activations) = reference::forward(&inputs, &layout);
-    custom_vjp(
-        [x.into(), weights.into(), gate_up.into(), down.into()],
-        y,
-        move |dy, needs| {
-            let gradients = reference::backward(dy, &inputs, &layout, pre_activations);
-            [
-                needs[0].then(|| gradients.x.into()),
-                needs[1].then(|| gradients.weights.into()),
-                needs[2].then(|| gradients.gate_up.into()),
-                needs[3].then(|| gradients.down.into()),
-            ]
-        },
-    )
+    custom_vjp(tracked, y, move |dy, needs| {
+        let gradients = reference::backward(dy, &inputs, &layout, pre_activations);
+        pick(gradients, needs)
+    })
+}
+
+fn pick(gradients: Gradients, needs: [bool; 4]) -> [Option<crate::vjp::AnyTensor>; 4] {
+    [
+        needs[0].then(|| gradients.x.into()),
+        needs[1].then(|| gradients.weights.into()),
+        needs[2].then(|| gradients.gate_up.into()),
+        needs[3].then(|| gradients.down.into()),
+    ]
 }
 
 /// `silu(gate) ⊙ up`, any equal shapes. Kept for backward: both inputs.

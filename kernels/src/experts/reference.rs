@@ -54,6 +54,7 @@ struct Run {
 impl Layout {
     /// Uploads the index tensors of `plan`.
     pub fn new(plan: &Plan, device: &Device) -> Self {
+        let plan = plan.host();
         let indices = |values: Vec<i32>| {
             let length = values.len();
             Tensor::<1, Int>::from_data(TensorData::new(values, [length]), device)

@@ -1,9 +1,14 @@
 //! What every kernel launch shares: contiguous operands, fresh buffers, grids within limits.
 
-use burn::backend::{DType, Shape, TensorMetadata};
+use burn::backend::{
+    BackendTensor, Cube, DType, DispatchKindConversion, DispatchTensor, DispatchTensorKind, Shape,
+    TensorMetadata,
+};
+use burn::tensor::Tensor;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::MemoryScope;
 use cubecl::prelude::{BufferArg, CubeCount};
 
 /// Workgroups that WebGPU takes in one dimension of a dispatch.
@@ -15,14 +20,47 @@ pub fn contiguous(tensor: CubeTensor) -> CubeTensor {
     into_contiguous(tensor)
 }
 
+/// Whether `tensor` lies on a device that CubeCL programs.
+pub fn on_cube<const D: usize>(tensor: &Tensor<D>) -> bool {
+    match tensor.clone().into_dispatch().kind {
+        DispatchTensorKind::Cube(_) => true,
+        DispatchTensorKind::Autodiff(inner) => matches!(*inner, DispatchTensorKind::Cube(_)),
+        _ => false,
+    }
+}
+
+/// The primitive of a tensor without autodiff on such a device.
+///
+/// # Panics
+/// If the tensor takes part in autodiff or lies elsewhere: ask [`on_cube`] first.
+pub fn primitive<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
+    <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(tensor.into_dispatch())
+        .expect("a tensor without autodiff on a CubeCL device")
+        .float()
+}
+
+/// A float tensor of a primitive.
+pub fn tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D> {
+    Tensor::from_dispatch(
+        <DispatchTensor as DispatchKindConversion<Cube>>::from_backend(BackendTensor::Float(
+            primitive,
+        )),
+    )
+}
+
 /// Memory of `shape` on the device of `like`, its content undefined.
 pub fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(
+    let fresh = empty_device_contiguous_dtype(
         like.client.clone(),
         like.device.clone(),
         Shape::from(shape.to_vec()),
         dtype,
-    )
+    );
+    crate::peak::note(|| {
+        let report = fresh.client.memory_report(MemoryScope::Device);
+        report.usage().bytes_in_use
+    });
+    fresh
 }
 
 /// Elements of a tensor.

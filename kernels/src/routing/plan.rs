@@ -1,111 +1,113 @@
-//! The order in which slots are computed: sorted by expert, on the host.
+//! The order in which slots are computed: sorted by expert, on the device.
+
+use std::sync::{Arc, OnceLock};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::{HostPlan, fused, reference};
+use crate::{Kernels, host};
 
 /// Chosen experts of T tokens, and the permutation that groups them.
 ///
-/// A slot is one (token, choice) pair, numbered `token · k + choice`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A slot is one (token, choice) pair, numbered `token · k + choice`. Every tensor is on the
+/// device; only [`Plan::host`] waits for it.
+#[derive(Clone, Debug)]
 pub struct Plan {
-    /// Expert of each slot, dropped ones included `[T · k]`.
-    pub experts: Vec<u32>,
-    /// Choices of a token.
+    /// Tokens routed, T.
+    pub tokens: usize,
+    /// Choices of a token, k.
     pub top_k: usize,
-    /// Slots in order of expert, then of token; dropped slots are left out.
-    pub slots: Vec<u32>,
-    /// Where each expert's run of `slots` begins, and the end `[E + 1]`.
-    pub offsets: Vec<usize>,
+    /// Experts, E.
+    pub experts: usize,
+    /// The most slots that one expert keeps; `None`: all.
+    pub capacity: Option<usize>,
+    /// Chosen experts `[T, k]`, best first.
+    pub indices: Tensor<2, Int>,
     /// How often each expert was chosen, dropped slots included `[E]`.
-    pub chosen: Vec<u32>,
+    pub chosen: Tensor<1, Int>,
+    /// Where each expert's run of `slots` begins, and the end of the last `[E + 1]`.
+    pub offsets: Tensor<1, Int>,
+    /// Kept slots in order of expert, then of number `[T · k]`; behind the last of them `T · k`.
+    pub slots: Tensor<1, Int>,
+    /// Position of each slot in `slots` `[T · k]`; of dropped ones `T · k`.
+    pub positions: Tensor<1, Int>,
+    on_host: Arc<OnceLock<HostPlan>>,
 }
 
 impl Plan {
-    /// Sorts slots by expert. `capacity`: the most that one expert takes; later tokens are
-    /// dropped first.
-    pub fn new(
-        experts: Vec<u32>,
-        top_k: usize,
-        expert_count: usize,
+    /// The plan of given choices `[T, k]`, each below `experts`, as when a pass is repeated.
+    /// `capacity`: the most that one expert keeps; later slots are dropped first.
+    pub fn from_indices(indices: Tensor<2, Int>, experts: usize, capacity: Option<usize>) -> Self {
+        if fused::computes(&indices, experts, Kernels::Fused) {
+            fused::plan(indices, experts, capacity)
+        } else {
+            reference::plan(indices, experts, capacity)
+        }
+    }
+
+    /// Of tensors that a kernel made: chosen, offsets, slots, positions.
+    pub(super) fn on_device(
+        indices: Tensor<2, Int>,
+        experts: usize,
         capacity: Option<usize>,
+        [chosen, offsets, slots, positions]: [Tensor<1, Int>; 4],
     ) -> Self {
-        let mut chosen = vec![0u32; expert_count];
-        for &expert in &experts {
-            chosen[expert as usize] += 1;
+        let [tokens, top_k] = indices.dims();
+        Self {
+            tokens,
+            top_k,
+            experts,
+            capacity,
+            indices,
+            chosen,
+            offsets,
+            slots,
+            positions,
+            on_host: Arc::default(),
         }
-        let limit = capacity.unwrap_or(usize::MAX);
-        let mut offsets = Vec::with_capacity(expert_count + 1);
-        let mut end = 0;
-        offsets.push(0);
-        for &count in &chosen {
-            end += (count as usize).min(limit);
-            offsets.push(end);
-        }
-        let mut next = offsets[..expert_count].to_vec();
-        let mut slots = vec![0u32; end];
-        for (slot, &expert) in experts.iter().enumerate() {
-            let expert = expert as usize;
-            if next[expert] < offsets[expert + 1] {
-                slots[next[expert]] = slot as u32;
-                next[expert] += 1;
-            }
+    }
+
+    /// Uploads `plan`, which was made with this `capacity`.
+    pub(super) fn upload(plan: HostPlan, capacity: Option<usize>, device: &Device) -> Self {
+        let (tokens, top_k) = (plan.tokens(), plan.top_k);
+        let count = plan.experts.len();
+        let tensor = |values: Vec<i32>| {
+            let length = values.len();
+            Tensor::<1, Int>::from_data(TensorData::new(values, [length]), device)
+        };
+        let signed = |values: &[u32]| -> Vec<i32> { values.iter().map(|&v| v as i32).collect() };
+        let mut slots = signed(&plan.slots);
+        slots.resize(count, count as i32);
+        let mut positions = vec![count as i32; count];
+        for (position, &slot) in plan.slots.iter().enumerate() {
+            positions[slot as usize] = position as i32;
         }
         Self {
-            experts,
+            tokens,
             top_k,
-            slots,
-            offsets,
-            chosen,
+            experts: plan.expert_count(),
+            capacity,
+            indices: tensor(signed(&plan.experts)).reshape([tokens, top_k]),
+            chosen: tensor(signed(&plan.chosen)),
+            offsets: tensor(plan.offsets.iter().map(|&offset| offset as i32).collect()),
+            slots: tensor(slots),
+            positions: tensor(positions),
+            on_host: Arc::new(OnceLock::from(plan)),
         }
     }
 
-    /// The number of experts.
-    pub fn expert_count(&self) -> usize {
-        self.chosen.len()
-    }
-
-    /// Tokens routed.
-    pub fn tokens(&self) -> usize {
-        self.experts.len() / self.top_k
-    }
-
-    /// Slots left out because an expert was full.
-    pub fn dropped(&self) -> usize {
-        self.experts.len() - self.slots.len()
-    }
-
-    /// Position of each slot in `slots`; dropped ones point one past the end.
-    pub fn positions(&self) -> Vec<u32> {
-        let mut positions = vec![self.slots.len() as u32; self.experts.len()];
-        for (position, &slot) in self.slots.iter().enumerate() {
-            positions[slot as usize] = position as u32;
-        }
-        positions
+    /// The same on the host. The first call waits for the device, unless the plan was made on the
+    /// host.
+    pub fn host(&self) -> &HostPlan {
+        self.on_host.get_or_init(|| {
+            let experts = host::integers(self.indices.clone());
+            let experts = experts.iter().map(|&expert| expert as u32).collect();
+            HostPlan::new(experts, self.top_k, self.experts, self.capacity)
+        })
     }
 }
 
 /// Slots that one expert takes under a capacity factor: `⌈factor · T · k / E⌉`.
 pub fn capacity_of(factor: f64, tokens: usize, top_k: usize, experts: usize) -> usize {
     (factor * (tokens * top_k) as f64 / experts as f64).ceil() as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_of_an_expert_stay_in_token_order() {
-        let plan = Plan::new(vec![2, 0, 0, 2, 1, 2], 2, 4, None);
-        assert_eq!(plan.slots, [1, 2, 4, 0, 3, 5]);
-        assert_eq!(plan.offsets, [0, 2, 3, 6, 6]);
-        assert_eq!(plan.chosen, [2, 1, 3, 0]);
-        assert_eq!(plan.dropped(), 0);
-        assert_eq!(plan.positions(), [3, 0, 1, 4, 2, 5]);
-    }
-
-    #[test]
-    fn a_full_expert_drops_the_last_tokens_and_still_counts_them() {
-        let plan = Plan::new(vec![2, 0, 0, 2, 1, 2], 2, 4, Some(1));
-        assert_eq!(plan.slots, [1, 4, 0]);
-        assert_eq!(plan.chosen, [2, 1, 3, 0]);
-        assert_eq!(plan.dropped(), 3);
-        assert_eq!(plan.positions(), [2, 0, 3, 3, 1, 3]);
-    }
 }

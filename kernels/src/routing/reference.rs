@@ -3,40 +3,37 @@
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{GroupLimit, GroupScore, Plan, Router, Routing, ScoreFunction, capacity_of};
+use super::{
+    Factors, GroupLimit, GroupScore, HostPlan, Plan, Router, Routing, ScoreFunction, Terms,
+    capacity_of,
+};
+use crate::host;
 
-/// Routes the tokens whose logits are `[T, E]`.
-///
-/// `correction_bias` `[E]` takes part in the choice alone. The scores are read back to the host
-/// once; gradients flow through `weights`, `probabilities` and `logits` of the result.
-///
-/// # Panics
-/// If `top_k` is more than the experts within reach: configurations are checked before.
-pub fn route(logits: Tensor<2>, correction_bias: Option<&[f32]>, router: &Router) -> Routing {
+/// Weights `[T, k]`, tracked, and the plan, as [`super::route`] says. The scores are read back to
+/// the host once.
+pub fn route(
+    logits: Tensor<2>,
+    correction_bias: Option<&[f32]>,
+    router: &Router,
+) -> (Tensor<2>, Plan) {
     let [tokens, experts] = logits.dims();
-    let scores = match router.scores {
-        ScoreFunction::Softmax => softmax(logits.clone(), 1),
-        ScoreFunction::Sigmoid => sigmoid(logits.clone()),
-    };
-    let probabilities = match router.scores {
-        ScoreFunction::Softmax => scores.clone(),
-        ScoreFunction::Sigmoid => scores
-            .clone()
-            .div(scores.clone().sum_dim(1).add_scalar(1e-20)),
-    };
-    let host = scores
-        .clone()
-        .without_autodiff()
-        .into_data()
-        .convert::<f32>();
-    let host = host.as_slice::<f32>().expect("scores are f32");
-    let chosen = choose(host, experts, correction_bias, router);
-
     let device = logits.device().without_autodiff();
-    let data: Vec<i32> = chosen.iter().map(|&expert| expert as i32).collect();
-    let indices =
-        Tensor::<2, Int>::from_data(TensorData::new(data, [tokens, router.top_k]), &device);
-    let mut weights = scores.gather(1, indices.clone());
+    let scores = match router.scores {
+        ScoreFunction::Softmax => softmax(logits, 1),
+        ScoreFunction::Sigmoid => sigmoid(logits),
+    };
+    let chosen = choose(
+        &host::floats(scores.clone()),
+        experts,
+        correction_bias,
+        router,
+    );
+    let capacity = router
+        .capacity_factor
+        .map(|factor| capacity_of(factor, tokens, router.top_k, experts));
+    let plan = HostPlan::new(chosen, router.top_k, experts, capacity);
+    let plan = Plan::upload(plan, capacity, &device);
+    let mut weights = scores.gather(1, plan.indices.clone());
     if router.normalise {
         // The epsilon is DeepSeek's; under f32 it changes nothing where a score is above 1e-13.
         weights = weights.clone().div(weights.sum_dim(1).add_scalar(1e-20));
@@ -44,21 +41,108 @@ pub fn route(logits: Tensor<2>, correction_bias: Option<&[f32]>, router: &Router
     if router.scale != 1.0 {
         weights = weights.mul_scalar(router.scale);
     }
-    let capacity = router
-        .capacity_factor
-        .map(|factor| capacity_of(factor, tokens, router.top_k, experts));
-    Routing {
-        logits,
-        probabilities,
-        weights,
-        indices,
-        plan: Plan::new(chosen, router.top_k, experts, capacity),
+    (weights, plan)
+}
+
+/// The plan of given choices, sorted on the host.
+pub fn plan(indices: Tensor<2, Int>, experts: usize, capacity: Option<usize>) -> Plan {
+    let [_, top_k] = indices.dims();
+    let device = indices.device();
+    let chosen = host::integers(indices);
+    let chosen = chosen.iter().map(|&expert| expert as u32).collect();
+    let plan = HostPlan::new(chosen, top_k, experts, capacity);
+    Plan::upload(plan, capacity, &device)
+}
+
+/// How often each expert was chosen in each of `sequences` equal runs of tokens.
+pub fn chosen_by_sequence(plan: &Plan, sequences: usize) -> Tensor<2, Int> {
+    let host = plan.host();
+    let slots = host.experts.len() / sequences;
+    let mut counts = vec![0i32; sequences * plan.experts];
+    for (slot, &expert) in host.experts.iter().enumerate() {
+        counts[slot / slots * plan.experts + expert as usize] += 1;
     }
+    let data = TensorData::new(counts, [sequences, plan.experts]);
+    Tensor::from_data(data, &plan.indices.device())
+}
+
+/// Router losses of one decision, as [`Routing::terms`] says.
+pub fn terms(routing: &Routing, frequencies: Tensor<2, Int>, factors: &Factors) -> Terms {
+    let zero = || Tensor::<1>::zeros([1], &routing.logits.device().without_autodiff());
+    let (mut objective, mut values) = (None, [zero(), zero()]);
+    if factors.balance_weight != 0.0 {
+        let [rows, experts] = frequencies.dims();
+        let mass = match rows {
+            1 => routing.probabilities().sum_dim(0),
+            _ => routing
+                .probabilities()
+                .reshape([rows, routing.plan.tokens / rows, experts])
+                .sum_dim(1)
+                .reshape([rows, experts]),
+        };
+        let term = mass
+            .mul(frequencies.float())
+            .sum()
+            .mul_scalar(factors.balance);
+        values[0] = term.clone().without_autodiff();
+        objective = Some(term.mul_scalar(factors.balance_weight));
+    }
+    if factors.z_weight != 0.0 {
+        let logits = routing.logits.clone();
+        let max = logits.clone().without_autodiff().max_dim(1);
+        let log_sum = logits.sub(max.clone()).exp().sum_dim(1).log().add(max);
+        let term = log_sum.square().sum().mul_scalar(factors.z);
+        values[1] = term.clone().without_autodiff();
+        let term = term.mul_scalar(factors.z_weight);
+        objective = Some(match objective {
+            Some(balance) => balance.add(term),
+            None => term,
+        });
+    }
+    Terms {
+        objective: objective.unwrap_or_else(zero),
+        values: Tensor::cat(values.into(), 0),
+    }
+}
+
+/// Sums over the tokens of one decision, as [`Routing::statistics`] says.
+pub fn statistics(routing: &Routing) -> Tensor<1> {
+    let experts = routing.plan.experts;
+    let probabilities = routing.probabilities().without_autodiff();
+    let mass = probabilities.clone().sum_dim(0).reshape([experts]);
+    // Of a probability of 0 the share of the entropy is 0, not 0 · ln 0.
+    let logarithms = probabilities.clone().clamp_min(f32::MIN_POSITIVE).log();
+    let entropy = probabilities.mul(logarithms).sum().neg();
+    Tensor::cat(vec![mass, entropy], 0)
+}
+
+/// Pairs of choices `[from experts · to experts]`, counted on the host.
+pub fn transitions(from: &Plan, to: &Plan) -> Tensor<1, Int> {
+    let (sources, targets) = (from.host(), to.host());
+    let mut counts = vec![0i32; from.experts * to.experts];
+    let tokens = sources
+        .experts
+        .chunks_exact(from.top_k)
+        .zip(targets.experts.chunks_exact(to.top_k));
+    for (sources, targets) in tokens {
+        for &source in sources {
+            for &target in targets {
+                counts[source as usize * to.experts + target as usize] += 1;
+            }
+        }
+    }
+    let length = counts.len();
+    let data = TensorData::new(counts, [length]);
+    Tensor::from_data(data, &from.indices.device())
 }
 
 /// The experts of each token, best first, ties by the lower index.
 ///
-/// `scores`: `[T, E]` row by row. Returns `[T, k]` row by row.
+/// `scores`: `[T, E]` row by row; one that is not a number ranks behind all others. Returns `[T, k]`
+/// row by row.
+///
+/// # Panics
+/// If fewer experts than `top_k` are within reach.
 pub fn choose(
     scores: &[f32],
     experts: usize,
@@ -79,6 +163,11 @@ pub fn choose(
             Some(limit) => allow_best_groups(&row, limit, &mut allowed),
             None => allowed.fill(true),
         }
+        for value in &mut row {
+            if value.is_nan() {
+                *value = f32::NEG_INFINITY;
+            }
+        }
         for _ in 0..router.top_k {
             let best = best_allowed(&row, &allowed);
             allowed[best] = false;
@@ -91,8 +180,6 @@ pub fn choose(
 fn best_allowed(row: &[f32], allowed: &[bool]) -> usize {
     let mut best: Option<usize> = None;
     for (index, (&value, &allowed)) in row.iter().zip(allowed).enumerate() {
-        // NaN compares false: a row of NaN falls to the first allowed expert, and the loss, NaN
-        // as well, is what the trainer acts on.
         if allowed && best.is_none_or(|best| value > row[best]) {
             best = Some(index);
         }
@@ -189,5 +276,11 @@ mod tests {
     #[test]
     fn not_a_number_chooses_valid_experts() {
         assert_eq!(choose(&[f32::NAN; 3], 3, None, &router(2)), [0, 1]);
+    }
+
+    #[test]
+    fn a_score_that_is_not_a_number_ranks_behind_all_others() {
+        let scores = [f32::NAN, 0.1, f32::NAN, 0.3];
+        assert_eq!(choose(&scores, 4, None, &router(3)), [3, 1, 0]);
     }
 }

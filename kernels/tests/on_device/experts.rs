@@ -1,7 +1,7 @@
-use bellows_kernels::experts::{experts, swiglu};
-use bellows_kernels::routing::Plan;
+use bellows_kernels::experts::{Settings, experts, swiglu};
+use bellows_kernels::routing::{HostPlan, Plan};
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::device::test_device;
 use crate::oracle::{Leaf, Outcome, assert_equal, leaf, noisy, tensor};
@@ -23,7 +23,7 @@ fn leaves(tokens: usize, top_k: usize, count: usize) -> [Leaf; 4] {
 fn dense(
     x: Tensor<2>,
     weights: Tensor<2>,
-    plan: &Plan,
+    plan: &HostPlan,
     gate_up: Tensor<3>,
     down: Tensor<3>,
 ) -> Tensor<2> {
@@ -55,6 +55,19 @@ fn dense(
         .expect("at least one expert")
 }
 
+fn plan(
+    device: &Device,
+    choices: &[u32],
+    top_k: usize,
+    count: usize,
+    capacity: Option<usize>,
+) -> Plan {
+    let choices: Vec<i32> = choices.iter().map(|&expert| expert as i32).collect();
+    let shape = [choices.len() / top_k, top_k];
+    let indices = Tensor::<2, Int>::from_data(TensorData::new(choices, shape), device);
+    Plan::from_indices(indices, count, capacity)
+}
+
 fn check(
     device: &Device,
     choices: &[u32],
@@ -62,7 +75,7 @@ fn check(
     count: usize,
     capacity: Option<usize>,
 ) -> Outcome {
-    let plan = Plan::new(choices.to_vec(), top_k, count, capacity);
+    let plan = plan(device, choices, top_k, count, capacity);
     assert_equal(
         &leaves(choices.len() / top_k, top_k, count),
         device,
@@ -73,13 +86,14 @@ fn check(
                 &plan,
                 leaves.at(2),
                 leaves.at(3),
+                Settings::default(),
             )
         },
         |leaves| {
             dense(
                 leaves.at(0),
                 leaves.at(1),
-                &plan,
+                plan.host(),
                 leaves.at(2),
                 leaves.at(3),
             )
@@ -125,7 +139,7 @@ fn a_dropped_slot_adds_nothing_and_its_weight_gets_no_gradient() {
     let Some(device) = test_device() else { return };
     let choices = [0, 1, 0, 2, 0, 1, 0, 2, 0, 1, 3, 2, 0, 1];
     let outcome = check(&device, &choices, 2, 4, Some(2));
-    let plan = Plan::new(choices.to_vec(), 2, 4, Some(2));
+    let plan = HostPlan::new(choices.to_vec(), 2, 4, Some(2));
     assert!(plan.dropped() > 0);
     for (slot, &gradient) in outcome.gradients[1].iter().enumerate() {
         assert_eq!(

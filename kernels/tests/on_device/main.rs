@@ -6,6 +6,7 @@ mod attention;
 mod cross_entropy;
 mod device;
 mod experts;
+mod experts_fused;
 mod norm;
 mod oracle;
 mod rope;

@@ -1,8 +1,9 @@
 use std::sync::{Arc, Mutex};
 
+use bellows_kernels::Kernels;
 use bellows_kernels::cross_entropy::linear_cross_entropy;
 use bellows_kernels::norm::rms_norm;
-use bellows_kernels::vjp::custom_vjp;
+use bellows_kernels::vjp::{Joint, custom_vjp, custom_vjp_pair};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::device::test_device;
@@ -124,7 +125,9 @@ fn a_family_with_one_frozen_input_still_moves_the_other() {
     let ones = || constant([1.0, 1.0], &device);
 
     let weight = tracked([1.0, 2.0], &device);
-    let gradients = rms_norm(x(), weight.clone(), 1e-6).sum().backward();
+    let gradients = rms_norm(x(), weight.clone(), 1e-6, Kernels::Fused)
+        .sum()
+        .backward();
     assert!(weight.grad(&gradients).is_some());
 
     let (frozen, moving) = (x(), x().require_grad());
@@ -137,4 +140,121 @@ fn a_family_with_one_frozen_input_still_moves_the_other() {
         assert!(moving.grad(&gradients).is_some());
         assert!(frozen.grad(&gradients).is_none());
     }
+}
+
+/// `[a + b, a · b]` with one backward for both; `seen` gets which of the two pulled.
+fn sum_and_product([a, b]: [Tensor<1>; 2], seen: &Arc<Mutex<Vec<[bool; 2]>>>) -> [Tensor<1>; 2] {
+    let [x, y] = [&a, &b].map(|tensor| tensor.clone().without_autodiff());
+    let outputs = [x.clone().add(y.clone()), x.clone().mul(y.clone())];
+    let seen = seen.clone();
+    custom_vjp_pair([a.into(), b.into()], outputs, move |pulls, _| {
+        let present = pulls.each_ref().map(Option::is_some);
+        seen.lock().expect("not poisoned").push(present);
+        let [of_sum, of_product] = pulls.map(|pull| pull.unwrap_or_else(|| x.zeros_like()));
+        let through = |other: &Tensor<1>| {
+            let product = of_product.clone().mul(other.clone());
+            Some(of_sum.clone().add(product).into())
+        };
+        [through(&y), through(&x)]
+    })
+}
+
+#[test]
+fn both_results_of_a_pair_pull_once_together_wherever_they_are_used() {
+    let Some(device) = test_device() else { return };
+    let seen = Arc::default();
+    let a = tracked([2.0, 3.0], &device);
+    let b = tracked([5.0, 7.0], &device);
+    let pair = || sum_and_product([a.clone(), b.clone()], &seen);
+    let gradient = |loss: Tensor<1>| host(a.grad(&loss.sum().backward()).expect("tracked"));
+    // The sum is used again far above the product.
+    let [sum, product] = pair();
+    let far = sum.clone().mul_scalar(2.0).add_scalar(1.0).mul_scalar(3.0);
+    assert_eq!(gradient(product.add(far).add(sum)), [5.0 + 7.0, 7.0 + 7.0]);
+    assert_eq!(seen.lock().expect("not poisoned").pop(), Some([true, true]));
+    let [sum, _] = pair();
+    assert_eq!(gradient(sum), [1.0, 1.0]);
+    assert_eq!(
+        seen.lock().expect("not poisoned").pop(),
+        Some([true, false])
+    );
+    let [_, product] = pair();
+    assert_eq!(gradient(product), [5.0, 7.0]);
+    assert_eq!(
+        seen.lock().expect("not poisoned").pop(),
+        Some([false, true])
+    );
+    assert!(seen.lock().expect("not poisoned").is_empty(), "once each");
+}
+
+#[test]
+fn what_a_pair_keeps_goes_with_its_results_and_is_not_kept_for_constants() {
+    let Some(device) = test_device() else { return };
+    let seen = Arc::default();
+    let a = tracked([2.0, 3.0], &device);
+    let plain = constant([5.0, 7.0], &device);
+    let constants = sum_and_product([plain.clone(), plain.clone()], &seen);
+    assert_eq!(Arc::strong_count(&seen), 1);
+    drop(constants);
+    let [sum, product] = sum_and_product([a, plain], &seen);
+    assert_eq!(Arc::strong_count(&seen), 2);
+    drop(sum);
+    assert_eq!(Arc::strong_count(&seen), 2, "the product still needs it");
+    drop(product);
+    // Burn frees an abandoned graph when the next one is recorded or run.
+    let other = tracked([1.0, 1.0], &device);
+    let _ = other.clone().mul(other).sum().backward();
+    assert_eq!(Arc::strong_count(&seen), 1);
+}
+
+/// `2 a` and `3 a` as two results of one function, whose backward runs once for both; `seen` gets
+/// how many of them took part in the loss.
+fn twice_and_thrice(a: &Tensor<1>, seen: &Arc<Mutex<Vec<usize>>>) -> [Tensor<1>; 2] {
+    let seen = seen.clone();
+    let joint = Joint::new(&a.device(), [a.clone().into()], move |messages, _| {
+        seen.lock().expect("not poisoned").push(messages.len());
+        let gradients = messages
+            .into_iter()
+            .map(|(factor, dy): (f32, Tensor<1>)| dy.mul_scalar(factor));
+        [gradients.reduce(Tensor::add).map(Into::into)]
+    });
+    let plain = a.clone().without_autodiff();
+    [2.0, 3.0].map(|factor| {
+        let output = plain.clone().mul_scalar(factor);
+        joint.attach(output, move |dy| (factor, dy))
+    })
+}
+
+#[test]
+fn the_backward_of_several_results_runs_once_with_those_that_the_loss_used() {
+    let Some(device) = test_device() else { return };
+    let a = tracked([2.0, 5.0], &device);
+    for (of_two, of_three) in [(true, false), (false, true), (true, true)] {
+        let seen = Arc::default();
+        let [two, three] = twice_and_thrice(&a, &seen);
+        assert_eq!(host(two.clone()), [4.0, 10.0]);
+        let (mut parts, mut wanted) = (Vec::new(), 0.0);
+        if of_two {
+            parts.push(two);
+            wanted += 2.0;
+        }
+        if of_three {
+            parts.push(three.mul_scalar(10.0));
+            wanted += 30.0;
+        }
+        let used = parts.len();
+        let loss = parts.into_iter().reduce(Tensor::add).expect("one");
+        let gradients = loss.sum().backward();
+        assert_eq!(host(a.grad(&gradients).expect("tracked")), [wanted; 2]);
+        assert_eq!(*seen.lock().expect("not poisoned"), [used]);
+    }
+}
+
+#[test]
+fn several_results_of_untracked_inputs_keep_nothing_for_backward() {
+    let Some(device) = test_device() else { return };
+    let seen = Arc::default();
+    let results = twice_and_thrice(&constant([2.0, 5.0], &device), &seen);
+    assert_eq!(Arc::strong_count(&seen), 1);
+    assert_eq!(host(results[1].clone()), [6.0, 15.0]);
 }

@@ -124,6 +124,10 @@ step_metrics! {
         pub dropped: u64,
         /// True when the loss or gradient was not finite, so that no update was applied.
         pub skipped: bool,
+        /// Steps of the run that applied no update, this one included.
+        pub skipped_steps: Option<u64>,
+        /// What the loss was multiplied by before its backward pass; where the run scales it (f16).
+        pub loss_scale: Option<f64>,
     }
 }
 

@@ -98,6 +98,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Compare the engine with a reference implementation's numbers
     Verify(VerifyArgs),
+    /// Time mixture-of-experts layers on a device
+    Bench(BenchArgs),
     /// List devices, what they can do, and what is missing
     Devices(DevicesArgs),
     /// Show every setting, or a configuration with every default written out
@@ -335,6 +337,34 @@ pub struct VerifyArgs {
     /// Where to compute: auto, cpu, gpu or gpu:N
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     pub device: DeviceChoice,
+    /// Print a JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bellows bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bellows bench                              every known layer, in every type the device stores
+  bellows bench tiny --precision f32         one layer in one type
+  bellows bench lavapipe --reference         beside plain tensor operations on the same device")]
+pub struct BenchArgs {
+    /// Layers to time: coe-paper, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
+    #[arg(value_name = "LAYER")]
+    pub shapes: Vec<String>,
+    /// Device: auto, cpu, gpu or gpu:INDEX
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: DeviceChoice,
+    /// Only these types: f32, f16, bf16
+    #[arg(long, value_delimiter = ',', value_parser = ["f32", "f16", "bf16"], value_name = "TYPE")]
+    pub precision: Vec<String>,
+    /// Passes for a figure
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repeats: u16,
+    /// Time plain tensor operations too
+    #[arg(long)]
+    pub reference: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,

@@ -5,8 +5,8 @@ mod steer;
 mod values;
 
 pub use args::{
-    Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs, ExportArgs,
-    GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
+    BenchArgs, Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs,
+    ExportArgs, GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
 };
 pub use steer::{CtlArgs, CtlCommand, ExportMetricsArgs, StatusArgs, TuiArgs};
 pub use values::{ByteSize, CheckpointChoice};
@@ -39,6 +39,7 @@ fn dispatch(command: Command, ui: &Ui) -> Result<(), Error> {
         Command::Import(args) => commands::import::run(args, ui),
         Command::Export(args) => commands::export::run(args, ui),
         Command::Verify(args) => commands::verify::run(args, ui),
+        Command::Bench(args) => commands::bench::run(args, ui),
         Command::Devices(args) => commands::devices::run(args, ui),
         Command::Config(args) => commands::config::run(args, ui),
         Command::Runs(args) => commands::runs::run(args, ui),

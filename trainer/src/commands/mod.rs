@@ -1,5 +1,6 @@
 //! One module a command. Each has `run(args, &ui)`.
 
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod ctl;

@@ -65,6 +65,7 @@ pub(super) fn announce(session: &Session, ui: &Ui) {
     }
     ui.status("Model", what);
     ui.status("Device", session.opened.name());
+    ui.status("Precision", session.precision.to_string());
     let adapter = session.opened.adapter.as_ref();
     if adapter.is_some_and(|adapter| adapter.kind == AdapterKind::Software) {
         ui.warn("this driver computes on the processor, many times slower than --device cpu does");

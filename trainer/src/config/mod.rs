@@ -24,7 +24,7 @@ use std::path::Path;
 use bellows_data::DataConfig;
 use bellows_engine::config::ModelConfig;
 use bellows_engine::objective::RouterObjective;
-use bellows_engine::optim::{AdamWConfig, Schedule};
+use bellows_engine::optim::{AdamWConfig, LossScaleConfig, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -49,6 +49,8 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// Steps and batch size.
     pub train: TrainSection,
+    /// Scaling of the loss in f16.
+    pub loss_scale: LossScaleConfig,
     /// AdamW and clipping.
     #[serde(with = "clipping")]
     pub optimizer: AdamWConfig,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, Precision};
 
 /// `[run]`: what the run is called and where it lives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub struct TrainSection {
     pub max_minutes: Option<f64>,
     /// Steps in a row with a loss that is not finite after which to stop.
     pub skip_limit: u64,
+    /// Type in which matrices are multiplied.
+    pub precision: Precision,
 }
 
 impl Default for TrainSection {
@@ -61,6 +63,7 @@ impl Default for TrainSection {
             accumulation: 1,
             max_minutes: None,
             skip_limit: 5,
+            precision: Precision::Auto,
         }
     }
 }

@@ -138,7 +138,7 @@ fn known_keys() -> Vec<(String, Vec<&'static str>)> {
             .to_vec()
     };
     let mut sections = Vec::new();
-    let mut plain = vec!["run", "model", "train", "optimizer", "router"];
+    let mut plain = vec!["run", "model", "train", "loss_scale", "optimizer", "router"];
     plain.extend(["evaluate", "sample", "checkpoint", "record"]);
     plain.extend(["data.tokenizer", "data.validation"]);
     for section in plain {

@@ -2,9 +2,12 @@
 
 use bellows_data::{DataConfig, DataError};
 use bellows_engine::config::{ConfigError, ModelConfig, RopeScaling};
-use bellows_engine::optim::Schedule;
+use bellows_engine::optim::{MIN_SCALE, Schedule};
 
 use super::RunConfig;
+
+/// Its inverse, by which gradients are multiplied, is far from where f32 loses digits.
+const LARGEST_SCALE: f64 = 1e30;
 
 /// Something about the value of one key.
 pub struct Finding {
@@ -186,6 +189,15 @@ fn train(config: &RunConfig, findings: &mut Findings) {
     if let Some(minutes) = train.max_minutes {
         findings.positive("train.max_minutes", minutes);
     }
+    let scale = config.loss_scale.initial;
+    findings.require(
+        (MIN_SCALE..=LARGEST_SCALE).contains(&scale),
+        "loss_scale.initial",
+        scale,
+        "from 1 to 1e30",
+    );
+    let interval = config.loss_scale.growth_interval;
+    findings.at_least("loss_scale.growth_interval", interval, 1);
 }
 
 fn optimizer(config: &RunConfig, findings: &mut Findings) {

@@ -10,6 +10,7 @@ mod contain;
 mod details;
 mod host;
 mod peak;
+mod precision;
 mod self_test;
 
 pub use adapters::{Adapter, AdapterKind, adapters};
@@ -18,6 +19,7 @@ pub use choice::DeviceChoice;
 pub use contain::{hush_display_library, install_panic_hook};
 pub use details::{CooperativeMatrix, Details, details};
 pub use host::Host;
+pub use precision::{Precision, PrecisionError, Resolved};
 
 use burn::tensor::{DType, Device};
 
@@ -88,8 +90,9 @@ impl OpenDevice {
     }
 
     /// The device as a run's manifest describes it, its peak measured on the spot, which takes a
-    /// fraction of a second. `dtype` is the type of the weights.
-    pub fn record(&self, dtype: &str) -> bellows_record::DeviceInfo {
+    /// fraction of a second. `dtype` is the type of the weights, `precision` that in which
+    /// matrices are multiplied.
+    pub fn record(&self, dtype: &str, precision: &str) -> bellows_record::DeviceInfo {
         let adapter = self.adapter.as_ref();
         bellows_record::DeviceInfo {
             name: self.name().to_owned(),
@@ -103,8 +106,9 @@ impl OpenDevice {
                 .as_ref()
                 .map_or_else(String::new, |details| details.compiler.clone()),
             dtype: dtype.into(),
+            precision: precision.into(),
             memory_bytes: self.memory_bytes(),
-            peak_flops: peak::measure(&self.device),
+            peak_flops: peak::measure(&self.device, precision),
         }
     }
 }
@@ -203,6 +207,6 @@ mod tests {
         let device = DeviceChoice::Cpu.open().expect("no driver is needed");
         assert_eq!(device.label, "cpu");
         assert!(device.memory_bytes().is_some_and(|bytes| bytes > 0));
-        assert_eq!(device.record("f32").backend, "flex");
+        assert_eq!(device.record("f32", "f32").backend, "flex");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::contain::contain;
 
@@ -15,14 +15,20 @@ const EDGES: [usize; 6] = [256, 512, 1024, 2048, 4096, 8192];
 /// Products timed at the last size; the best one counts.
 const ROUNDS: usize = 3;
 
-/// Floating-point operations a second of a large matrix product; `None` where the device fails at
+/// Floating-point operations a second of a large matrix product in `precision` (`f32`, `f16` or
+/// `bf16`); `None` where the device fails at
 /// it, which is no reason not to train.
-pub fn measure(device: &Device) -> Option<f64> {
+pub fn measure(device: &Device, precision: &str) -> Option<f64> {
+    let dtype = match precision {
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        _ => DType::F32,
+    };
     contain(|| {
         let mut best = 0f64;
         for edge in EDGES {
             let (rate, taken) = (0..ROUNDS)
-                .map(|_| product(edge, device))
+                .map(|_| product(edge, dtype, device))
                 .fold((0f64, Duration::ZERO), |best, round| if round.0 > best.0 { round } else { best });
             best = best.max(rate);
             if taken >= LONG_ENOUGH {
@@ -36,8 +42,8 @@ pub fn measure(device: &Device) -> Option<f64> {
 }
 
 /// Rate and time of one product, the device's queue empty before and after.
-fn product(edge: usize, device: &Device) -> (f64, Duration) {
-    let matrix = Tensor::<2>::ones([edge, edge], device);
+fn product(edge: usize, dtype: DType, device: &Device) -> (f64, Duration) {
+    let matrix = Tensor::<2>::ones([edge, edge], device).cast(dtype);
     wait(matrix.clone());
     let began = Instant::now();
     wait(matrix.clone().matmul(matrix));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bellows_data::Tokenizer;
 use bellows_engine::config::{ModelConfig, huggingface};
-use bellows_engine::model::{Decoder, Init};
+use bellows_engine::model::{Decoder, Init, Numerics};
 use bellows_engine::weights::{SafetensorsSource, WeightError, import};
 use burn::tensor::Device;
 use memmap2::Mmap;
@@ -71,18 +71,28 @@ impl ModelFolder {
         Ok(tokenizer)
     }
 
-    /// Builds the model on `device` and loads its weights.
+    /// Builds the model on `device`, computing in f32 with the device's kernels, and loads its
+    /// weights.
     ///
     /// # Errors
     /// If a weight file is missing, truncated, tampered with or does not fit `config.json`.
     pub fn load(&self, device: &Device) -> Result<Decoder, Error> {
+        self.load_with(device, Numerics::default())
+    }
+
+    /// As [`ModelFolder::load`], computing as `numerics` says.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn load_with(&self, device: &Device, numerics: Numerics) -> Result<Decoder, Error> {
         let files = self.mapped()?;
         let views: Vec<(String, &[u8])> = files
             .iter()
             .map(|(name, map)| (name.clone(), map.as_ref()))
             .collect();
         let source = SafetensorsSource::new(&views).map_err(weight_error)?;
-        let empty = Decoder::new(&mut Init::empty(device), &self.config);
+        let mut init = Init::empty(device).with_numerics(numerics);
+        let empty = Decoder::new(&mut init, &self.config);
         import(empty, &source).map_err(weight_error)
     }
 

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use bellows_data::{DatasetId, LoaderState, Tokenizer};
 use bellows_engine::config::huggingface;
 use bellows_engine::model::Decoder;
-use bellows_engine::optim::AdamW;
+use bellows_engine::optim::{AdamW, LossScale};
 use bellows_engine::weights::{
     NamedTensor, Naming, SafetensorsSource, TensorSource, correction_bias_name, parameters,
     snapshot_tensors,
@@ -37,6 +37,9 @@ pub struct State {
     pub skipped_in_a_row: u64,
     /// Validation loss measured at this very step.
     pub validation_loss: Option<f64>,
+    /// The scale of the next loss; where the run scales it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// Position in the data.
     pub loader: LoaderState,
     /// The data.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bellows_data::ProbeSet;
+use bellows_engine::kernels::host;
 use bellows_engine::model::{Decoder, Input};
 use bellows_engine::observer::{Observer, RoutingStats, Transitions};
 use bellows_engine::optim::{AdamW, Gradients};
@@ -185,10 +186,9 @@ impl Recorder {
         );
         let mut rows = Vec::new();
         for at in model.valid().forward(&input, None).routings {
-            let plan = &at.routing.plan;
-            let weights = at.routing.weights.clone().into_data().convert::<f32>();
-            let weights = weights.as_slice::<f32>().expect("converted to f32");
-            for (slot, (&expert, &weight)) in plan.experts.iter().zip(weights).enumerate() {
+            let plan = at.routing.plan.host();
+            let weights = host::floats(at.routing.weights.clone());
+            for (slot, (&expert, weight)) in plan.experts.iter().zip(weights).enumerate() {
                 let token = slot / plan.top_k;
                 let (sequence, position) = (token / time, token % time);
                 if position < probe.sequences[sequence].length {

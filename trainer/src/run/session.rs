@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bellows_data::{Dataset, Loader, LoaderConfig, Split, ValidationSet};
-use bellows_engine::model::{Decoder, Init};
+use bellows_engine::kernels::Kernels;
+use bellows_engine::model::{Decoder, Init, Numerics};
 use bellows_engine::optim::AdamW;
 use bellows_record::{ModelSummary, RunInfo};
 use burn::tensor::Device;
@@ -12,7 +13,7 @@ use burn::tensor::Device;
 use super::checkpoint::load_optimizer;
 use super::{State, Stop};
 use crate::config::RunConfig;
-use crate::device::OpenDevice;
+use crate::device::{OpenDevice, Resolved};
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state};
 use crate::ui::{Ui, bytes, count};
@@ -25,6 +26,8 @@ pub struct Session {
     pub opened: OpenDevice,
     /// The same with autodiff.
     pub device: Device,
+    /// The type in which matrices are multiplied, and why.
+    pub precision: Resolved,
     /// The data.
     pub dataset: Dataset,
     /// Its batches, from the next one on.
@@ -46,19 +49,22 @@ impl Session {
     /// Whatever is wrong with the data or the device, or the tokenizer does not fit the model.
     pub fn start(mut config: RunConfig, stop: &Stop, ui: &Ui) -> Result<Self, Error> {
         let opened = open_device(&config, ui)?;
+        let precision = config.train.precision.resolve(&opened)?;
         let dataset = Dataset::prepare(&config.data, &data_progress(stop, ui))?;
         fit_vocabulary(&mut config, &dataset)?;
         describe_data(&dataset, ui);
         let loader = dataset.loader(&loader_config(&config))?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let mut init = Init::random(&device, config.run.seed, config.model.initializer_range);
+        let mut init = Init::random(&device, config.run.seed, config.model.initializer_range)
+            .with_numerics(numerics(&precision));
         let model = Decoder::new(&mut init, &config.model);
         let optimizer = AdamW::new(&config.optimizer);
         Ok(Self {
             config,
             opened,
             device,
+            precision,
             dataset,
             loader,
             validation,
@@ -78,9 +84,12 @@ impl Session {
         stop: &Stop,
         ui: &Ui,
     ) -> Result<Self, Error> {
-        let folder = ModelFolder::open(checkpoint)?;
+        let mut folder = ModelFolder::open(checkpoint)?;
+        // A checkpoint says what a model is, not what computes it.
+        folder.config.kernels = config.model.kernels;
         let state = checkpoint_state(checkpoint)?;
         let opened = open_device(&config, ui)?;
+        let precision = config.train.precision.resolve(&opened)?;
         let dataset = Dataset::reopen(&config.data, &state.dataset, &data_progress(stop, ui))?;
         fit_vocabulary(&mut config, &dataset)?;
         if folder.config != config.model {
@@ -93,13 +102,14 @@ impl Session {
         let loader = dataset.resume_loader(&loader_config(&config), &state.loader)?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let model = folder.load(&device)?;
+        let model = folder.load_with(&device, numerics(&precision))?;
         let optimizer = AdamW::new(&config.optimizer);
         let (optimizer, state) = load_optimizer(checkpoint, optimizer, &model, &device)?;
         Ok(Self {
             config,
             opened,
             device,
+            precision,
             dataset,
             loader,
             validation,
@@ -115,7 +125,7 @@ impl Session {
         let parameters = model.parameter_counts();
         RunInfo {
             program_version: env!("CARGO_PKG_VERSION").into(),
-            device: self.opened.record("f32"),
+            device: self.opened.record("f32", self.precision.name()),
             model: ModelSummary {
                 model_type: model.model_type.as_str().into(),
                 parameters: parameters.total as u64,
@@ -134,6 +144,14 @@ impl Session {
             },
             total_steps: self.config.train.steps,
         }
+    }
+}
+
+/// How the model of a run computes.
+fn numerics(precision: &Resolved) -> Numerics {
+    Numerics {
+        kernels: Kernels::default(),
+        compute: precision.compute,
     }
 }
 

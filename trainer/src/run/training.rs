@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use bellows_data::{Batch, Loader, Split, Tokenizer, ValidationSet};
 use bellows_engine::generate::Sampling;
+use bellows_engine::kernels::Compute;
 use bellows_engine::model::Decoder;
 use bellows_engine::objective::update_correction_bias;
-use bellows_engine::optim::AdamW;
+use bellows_engine::optim::{AdamW, LossScale};
 use bellows_engine::step::{self, MicroBatch};
 use bellows_record::{
     Event, EventKind, RunReader, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
@@ -99,7 +100,8 @@ pub fn train(
 struct Loop<'a> {
     config: RunConfig,
     device: Device,
-    model: Decoder,
+    /// Absent only while the optimizer has it.
+    model: Option<Decoder>,
     optimizer: AdamW,
     loader: Loader,
     validation: Option<ValidationSet>,
@@ -143,16 +145,18 @@ impl<'a> Loop<'a> {
             model,
             optimizer,
             state,
+            precision,
             ..
         } = session;
         let resumed = state.is_some();
-        let state = state.unwrap_or_else(|| State {
+        let mut state = state.unwrap_or_else(|| State {
             step: 0,
             updates: 0,
             tokens: 0,
             seconds: 0.0,
             skipped_in_a_row: 0,
             validation_loss: None,
+            loss_scale: None,
             loader: loader.state(),
             dataset: dataset.id().clone(),
             steering: Steering::default(),
@@ -164,6 +168,12 @@ impl<'a> Loop<'a> {
         let control = Control::listen(writer.path()).unwrap_or_else(|error| {
             ui.warn(format!("the run cannot be steered from outside: {error}"));
             Control::deaf()
+        });
+        // Only f16 has a range so small that gradients vanish below it.
+        state.loss_scale = (precision.compute == Compute::F16).then(|| {
+            state
+                .loss_scale
+                .unwrap_or(LossScale::new(&config.loss_scale))
         });
         let checkpoints = list_checkpoints(writer.path())?;
         let best_validation = best_checkpoint(&checkpoints)
@@ -183,7 +193,11 @@ impl<'a> Loop<'a> {
         if RunReader::open(writer.path())?.probe()?.is_empty() {
             recorder.write_probe()?;
         }
-        writer.event(Event::new(state.step, kind, "").elapsed(state.seconds))?;
+        let began = Event::new(state.step, kind, "")
+            .elapsed(state.seconds)
+            .with("precision", precision.name())
+            .with("precision_reason", precision.reason.as_str());
+        writer.event(began)?;
         let time_limit = config
             .train
             .max_minutes
@@ -199,7 +213,7 @@ impl<'a> Loop<'a> {
             checkpoints: Checkpoints::new(writer, tokenizer.clone(), config.checkpoint.clone()),
             config,
             device,
-            model,
+            model: Some(model),
             optimizer,
             loader,
             validation,
@@ -259,31 +273,35 @@ impl<'a> Loop<'a> {
             * self.config.schedule.factor(step, total)
             * self.state.steering.learning_rate_scale;
 
-        self.recorder.begin(step, &self.model);
+        self.recorder.begin(step, held(&self.model));
         let objective = &self.config.router;
-        let result = step::run(
-            &self.model,
+        let loss_scale = self.state.loss_scale.map(|state| state.scale);
+        let result = step::run_scaled(
+            held(&self.model),
             &micro,
             objective,
             &self.device,
             &mut self.recorder,
+            loss_scale.unwrap_or(1.0),
         );
         let losses = result.losses;
         self.recorder.gradients(&result.gradients, &self.device);
         let mut gradient_norm = f64::NAN;
         let mut applied = false;
         if losses.total.is_finite() {
-            let model = self.model.clone();
-            let (model, update) = self
-                .optimizer
-                .update(model, result.gradients, learning_rate);
-            self.model = model;
-            gradient_norm = update.gradient_norm;
-            applied = update.applied;
+            // Handed over whole: a second handle to the weights would mean a second copy.
+            let model = self.model.take().expect(HELD);
+            let optimizer = &mut self.optimizer;
+            self.model = Some(optimizer.apply(model, result.gradients, learning_rate));
+            if let Some(update) = optimizer.outcome() {
+                gradient_norm = update.gradient_norm;
+                applied = update.applied;
+            }
         }
         if applied && objective.bias_update_speed > 0.0 {
             let speed = objective.bias_update_speed;
-            update_correction_bias(&mut self.model, &result.frequencies, speed);
+            let model = self.model.as_mut().expect(HELD);
+            update_correction_bias(model, &result.frequencies, speed);
         }
         self.state.step = step;
         self.state.updates = self.optimizer.updates;
@@ -294,7 +312,10 @@ impl<'a> Loop<'a> {
         if applied {
             self.loss = losses.total;
             self.state.skipped_in_a_row = 0;
-        } else {
+            if let Some(loss_scale) = &mut self.state.loss_scale {
+                loss_scale.applied(&self.config.loss_scale);
+            }
+        } else if !(losses.total.is_finite() && self.overflow(step)?) {
             gave_up = self.skip(step, &batches, losses.total, gradient_norm)?;
         }
 
@@ -318,6 +339,8 @@ impl<'a> Loop<'a> {
             step_seconds,
             dropped: result.dropped,
             skipped: !applied,
+            skipped_steps: Some(step - self.optimizer.updates),
+            loss_scale,
             ..StepMetrics::default()
         };
         self.report(metrics, result.size.tokens as u64, applied)?;
@@ -349,6 +372,24 @@ impl<'a> Loop<'a> {
         let minutes = self.config.train.max_minutes?;
         (self.started.elapsed().as_secs_f64() >= minutes * 60.0)
             .then(|| Some(format!("time limit of {minutes} minutes")))
+    }
+
+    /// Lowers the loss scale after a gradient overflowed; false where there is none to lower, so
+    /// that the overflow has another cause.
+    fn overflow(&mut self, step: u64) -> Result<bool, Error> {
+        let Some(loss_scale) = &mut self.state.loss_scale else {
+            return Ok(false);
+        };
+        let before = loss_scale.scale;
+        if !loss_scale.overflowed() {
+            return Ok(false);
+        }
+        let what = format!("a gradient overflowed with the loss times {before}");
+        let event = Event::new(step, EventKind::Overflow, what)
+            .with("loss_scale", loss_scale.scale)
+            .elapsed(self.seconds());
+        self.recorder.writer().event(event)?;
+        Ok(true)
     }
 
     /// Counts a step without a finite loss. After too many in a row, returns the run's error.
@@ -429,7 +470,7 @@ impl<'a> Loop<'a> {
         if applied {
             let rows = self
                 .recorder
-                .commit(&self.model, &self.optimizer, &self.device);
+                .commit(held(&self.model), &self.optimizer, &self.device);
             outcome = outcome.and(rows);
         }
         // A full disk must not end a run that could go on: say so, rows are retried.
@@ -443,7 +484,7 @@ impl<'a> Loop<'a> {
         let Some(validation) = &self.validation else {
             return Ok(());
         };
-        let model = self.model.valid();
+        let model = held(&self.model).valid();
         let (mut sum, mut labels) = (0.0, 0);
         for batch in validation.batches() {
             let (loss, count) = step::evaluate(&model, &micro_batch(&batch), &self.device);
@@ -480,7 +521,7 @@ impl<'a> Loop<'a> {
             // Another draw at each step, the same one after a resume.
             seed: self.config.run.seed ^ self.state.step.rotate_left(32),
         };
-        let model = self.model.valid();
+        let model = held(&self.model).valid();
         let mut texts = Vec::new();
         for prompt in &settings.prompts {
             let text = continue_text(&model, &self.tokenizer, prompt, &sampling, &self.device)?;
@@ -510,7 +551,10 @@ impl<'a> Loop<'a> {
         self.saved = Some(self.state.step);
         self.state.seconds = self.seconds();
         let state = self.state.clone();
-        if let Err(error) = self.checkpoints.save(&self.model, &self.optimizer, state) {
+        let saved = self
+            .checkpoints
+            .save(held(&self.model), &self.optimizer, state);
+        if let Err(error) = saved {
             self.warn_checkpoint(&error);
         }
     }
@@ -557,6 +601,13 @@ impl<'a> Loop<'a> {
             stopped,
         })
     }
+}
+
+const HELD: &str = "the optimizer gives the model back";
+
+/// The model of the loop.
+fn held(model: &Option<Decoder>) -> &Decoder {
+    model.as_ref().expect(HELD)
 }
 
 /// The error and what is underneath, in one line.

@@ -10,7 +10,7 @@ use bellows_record::{Event, EventKind, RunState, Sample};
 use burn::module::Module;
 use serde_json::{Value, json};
 
-use super::Loop;
+use super::{Loop, held};
 use crate::control::{Pending, intervals_of};
 use crate::error::Error;
 use crate::run::continue_text;
@@ -191,7 +191,7 @@ impl Loop<'_> {
             top_p: (settings.top_p < 1.0).then_some(settings.top_p),
             seed: self.config.run.seed ^ self.state.step.rotate_left(32),
         };
-        let model = self.model.valid();
+        let model = held(&self.model).valid();
         let text = match continue_text(&model, &self.tokenizer, prompt, &sampling, &self.device) {
             Ok(text) => text,
             Err(error) => {

@@ -1,25 +1,22 @@
 //! The dashboard in a real terminal: one loop, and threads that only send it signals.
 
+mod screen;
+
 use std::collections::BTreeMap;
-use std::io::{self, stdout};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bellows_record::control::{Acknowledgement, ClientError, Command, send};
-use crossterm::event::{
-    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
-    Event, KeyEventKind, MouseButton, MouseEventKind,
-};
-use crossterm::execute;
-use crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
-use ratatui::DefaultTerminal;
+use crossterm::event::{self, Event, KeyEventKind, MouseButton, MouseEventKind};
 
 use crate::app::{App, Effect, Options, Screen, Verdict};
 use crate::keys::Action;
 use crate::store::{HomeFollower, Notify, RunFollower};
 use crate::{launch, view};
+use screen::Screen as Terminal;
 
 /// Time after which the screen is drawn again though nothing happened: ages go on.
 const TICK: Duration = Duration::from_secs(1);
@@ -59,22 +56,10 @@ pub fn run(options: Options, alone: Option<PathBuf>, mouse: bool) -> io::Result<
     if let Some(path) = alone {
         app.open_alone(RunFollower::start(path, notify));
     }
-    // Also restores the terminal should something panic.
-    let mut terminal = ratatui::try_init()?;
-    execute!(stdout(), EnableBracketedPaste)?;
-    if mouse {
-        execute!(stdout(), EnableMouseCapture)?;
-    }
+    let mut terminal = Terminal::open(mouse)?;
     let input = sender.clone();
     std::thread::spawn(move || listen(&input));
-    let result = watch(&mut app, &mut terminal, &sender, &signals);
-    // A terminal that is gone cannot be restored.
-    let _ = execute!(stdout(), DisableBracketedPaste);
-    if mouse {
-        let _ = execute!(stdout(), DisableMouseCapture);
-    }
-    ratatui::restore();
-    result
+    watch(&mut app, &mut terminal, &sender, &signals)
 }
 
 fn listen(signals: &Sender<Signal>) {
@@ -92,21 +77,19 @@ fn listen(signals: &Sender<Signal>) {
 
 fn watch(
     app: &mut App,
-    terminal: &mut DefaultTerminal,
+    terminal: &mut Terminal,
     sender: &Sender<Signal>,
     signals: &Receiver<Signal>,
 ) -> io::Result<()> {
     loop {
         app.tick(bellows_record::now());
-        execute!(stdout(), BeginSynchronizedUpdate)?;
-        terminal.draw(|frame| view::draw(app, frame.buffer_mut()))?;
-        execute!(stdout(), EndSynchronizedUpdate)?;
+        terminal.draw(|buffer| view::draw(app, buffer))?;
         let drawn = Instant::now();
         let mut wait = TICK;
         loop {
             match signals.recv_timeout(wait) {
                 Ok(Signal::Gone) => return Ok(()),
-                Ok(signal) => take(app, terminal, signal)?,
+                Ok(signal) => take(app, signal),
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
@@ -122,11 +105,10 @@ fn watch(
     }
 }
 
-fn take(app: &mut App, terminal: &mut DefaultTerminal, signal: Signal) -> io::Result<()> {
+fn take(app: &mut App, signal: Signal) {
     match signal {
         Signal::Input(Event::Key(key)) if key.kind != KeyEventKind::Release => app.key(key),
         Signal::Input(Event::Paste(text)) => app.paste(&text),
-        Signal::Input(Event::Resize(..)) => terminal.autoresize()?,
         Signal::Input(Event::Mouse(mouse)) => match mouse.kind {
             MouseEventKind::Down(MouseButton::Left) => app.click(mouse.column, mouse.row),
             MouseEventKind::ScrollUp => app.act(Action::Up),
@@ -152,7 +134,6 @@ fn take(app: &mut App, terminal: &mut DefaultTerminal, signal: Signal) -> io::Re
         Signal::Started(Err(trouble)) | Signal::Ended(Err(trouble)) => app.complain(trouble),
         Signal::Ended(Ok(())) => {}
     }
-    Ok(())
 }
 
 /// Does what has to be done outside, each in a thread of its own: the screen waits for nothing.

@@ -1,0 +1,232 @@
+//! What a step counts on the device, and reads once at its end.
+
+use bellows_kernels::host::Reading;
+use bellows_kernels::routing::transitions;
+use burn::tensor::{Int, Tensor};
+
+use crate::model::{Decoder, RoutingAt};
+use crate::objective::{Counts, Frequencies, RouterTerms};
+use crate::observer::{Observer, RoutingStats, Transitions};
+
+/// Sums over the micro-batches of a step so far. Adding waits for nothing.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Choices of each expert.
+    pub counts: Counts,
+    /// Layer and iteration of each router decision.
+    places: Vec<(usize, usize)>,
+    experts: usize,
+    tokens: u64,
+    slots: u64,
+    /// Slots that experts with a capacity kept, a decision.
+    kept: Vec<Tensor<1, Int>>,
+    /// Probability mass of each expert and sum of entropies, a decision `[E + 1]`; empty unless
+    /// wanted.
+    statistics: Vec<Tensor<1>>,
+    /// Pairs of choices of consecutive decisions `[E · E]`; empty unless wanted.
+    transitions: Vec<Tensor<1, Int>>,
+    /// Cross-entropy of each micro-batch `[1]`.
+    cross_entropies: Vec<Tensor<1>>,
+    /// Router terms of each micro-batch and decision `[2]`.
+    terms: Vec<Tensor<1>>,
+}
+
+/// The same in plain numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Choices of each expert.
+    pub frequencies: Frequencies,
+    /// Cross-entropy.
+    pub cross_entropy: f64,
+    /// Load-balancing loss before its coefficient.
+    pub balance: f64,
+    /// Router z-loss before its coefficient.
+    pub z: f64,
+    /// Slots left out because an expert was full.
+    pub dropped: u64,
+    /// Of each decision; empty unless wanted.
+    pub routing: Vec<RoutingStats>,
+    /// Between consecutive decisions; empty unless wanted.
+    pub transitions: Vec<Transitions>,
+}
+
+impl Tally {
+    /// Adds the decisions of one micro-batch, with what `observer` wants of them.
+    pub fn add(&mut self, model: &Decoder, routings: &[RoutingAt], observer: &dyn Observer) {
+        self.counts.add(routings);
+        let Some(first) = routings.first() else {
+            return;
+        };
+        let plan = &first.routing.plan;
+        self.places = routings.iter().map(|at| (at.layer, at.iteration)).collect();
+        self.experts = plan.experts;
+        self.tokens += plan.tokens as u64;
+        self.slots += (plan.tokens * plan.top_k) as u64;
+        if plan.capacity.is_some() {
+            let ends = routings.iter().map(|at| {
+                let plan = &at.routing.plan;
+                plan.offsets.clone().narrow(0, plan.experts, 1)
+            });
+            add_all(&mut self.kept, ends, Tensor::add);
+        }
+        if observer.wants_routing() {
+            let rows = routings.iter().map(|at| at.routing.statistics());
+            add_all(&mut self.statistics, rows, Tensor::add);
+        }
+        if observer.wants_transitions() {
+            let kernels = model.config().kernels;
+            let pairs = routings.windows(2).map(|pair| {
+                let (from, to) = (&pair[0].routing.plan, &pair[1].routing.plan);
+                transitions(from, to, kernels)
+            });
+            add_all(&mut self.transitions, pairs, Tensor::add);
+        }
+    }
+
+    /// Adds the losses of one micro-batch: its `[1]` share of the cross-entropy, and router terms.
+    pub fn add_losses(&mut self, cross_entropy: Tensor<1>, terms: RouterTerms) {
+        self.cross_entropies.push(cross_entropy.without_autodiff());
+        self.terms.extend(terms.values);
+    }
+
+    /// Waits for the device, once, and returns everything.
+    pub fn read(self) -> Totals {
+        let mut reading = Reading::default();
+        let counts = self.counts.register(&mut reading);
+        let mut floats = |tensors: Vec<Tensor<1>>| -> Vec<usize> {
+            let places = tensors.into_iter().map(|tensor| reading.floats(tensor));
+            places.collect()
+        };
+        let cross_entropies = floats(self.cross_entropies);
+        let terms = floats(self.terms);
+        let statistics = floats(self.statistics);
+        let mut integers = |tensors: Vec<Tensor<1, Int>>| -> Vec<usize> {
+            let places = tensors.into_iter().map(|tensor| reading.integers(tensor));
+            places.collect()
+        };
+        let kept = integers(self.kept);
+        let pairs = integers(self.transitions);
+        let read = reading.finish();
+
+        let frequencies = Frequencies::from_read(&read, &counts);
+        let sum = |places: &[usize], index: usize| -> f64 {
+            let values = places.iter().map(|&place| read.floats(place)[index]);
+            values.map(f64::from).sum()
+        };
+        let dropped: Vec<u64> = match kept.is_empty() {
+            true => vec![0; self.places.len()],
+            false => kept
+                .iter()
+                .map(|&place| self.slots - read.integers(place)[0] as u64)
+                .collect(),
+        };
+        let tokens = self.tokens as f64;
+        let routing = statistics.iter().enumerate().map(|(index, &place)| {
+            let (layer, iteration) = self.places[index];
+            let sums = read.floats(place);
+            RoutingStats {
+                layer,
+                iteration,
+                tokens: self.tokens,
+                chosen: frequencies.chosen[index].clone(),
+                probability: sums[..self.experts]
+                    .iter()
+                    .map(|&mass| f64::from(mass) / tokens)
+                    .collect(),
+                entropy: f64::from(sums[self.experts]) / tokens,
+                dropped: dropped[index],
+            }
+        });
+        let routing = routing.collect();
+        let transitions = pairs.iter().zip(self.places.windows(2));
+        let transitions = transitions.map(|(&place, pair)| Transitions {
+            from: pair[0],
+            to: pair[1],
+            experts: self.experts,
+            counts: read
+                .integers(place)
+                .into_iter()
+                .map(|count| count as u64)
+                .collect(),
+        });
+        Totals {
+            cross_entropy: sum(&cross_entropies, 0),
+            balance: sum(&terms, 0),
+            z: sum(&terms, 1),
+            dropped: dropped.iter().sum(),
+            routing,
+            transitions: transitions.collect(),
+            frequencies,
+        }
+    }
+}
+
+/// Adds `new` to `sums`, entry by entry; the first time they are the sums.
+fn add_all<T: Clone>(sums: &mut Vec<T>, new: impl Iterator<Item = T>, add: impl Fn(T, T) -> T) {
+    if sums.is_empty() {
+        sums.extend(new);
+    } else {
+        for (sum, new) in sums.iter_mut().zip(new) {
+            *sum = add(sum.clone(), new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    /// Burn's and CubeCL's ways to wait for a device.
+    const READS: [&str; 13] = [
+        "into_data",
+        "to_data(",
+        "into_scalar",
+        "Transaction",
+        "argwhere",
+        "nonzero",
+        ".execute(",
+        ".read_one",
+        ".read_tensor",
+        ".read_async",
+        "contains_nan",
+        "all_close",
+        ".sync()",
+    ];
+
+    fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
+        let entries = std::fs::read_dir(folder).expect("a folder of sources");
+        for entry in entries.map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                sources(&entry, files);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                files.push(entry);
+            }
+        }
+    }
+
+    #[test]
+    fn one_place_reads_the_device_and_counts() {
+        let engine = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = Vec::new();
+        sources(&engine.join("src"), &mut files);
+        sources(&engine.join("../kernels/src"), &mut files);
+        assert!(files.len() > 30, "the sources are there");
+        let mut found = Vec::new();
+        for file in &files {
+            let text = std::fs::read_to_string(file).expect("readable");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in code.lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                if READS.iter().any(|read| code.contains(read)) {
+                    found.push((file, number + 1));
+                }
+            }
+        }
+        let elsewhere: Vec<_> = found
+            .iter()
+            .filter(|(file, _)| !file.ends_with("kernels/src/host.rs"))
+            .collect();
+        assert!(elsewhere.is_empty(), "not counted: {elsewhere:?}");
+        assert!(!found.is_empty(), "host.rs does read");
+    }
+}

@@ -1,0 +1,79 @@
+//! Conversion between the types that tensors are stored in.
+//!
+//! bf16 tensors are storage alone on most devices: no Burn operation may receive one, and these
+//! conversions and the families' matrix products are what takes them.
+
+mod device;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Cube, DType, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::{ElemType, FloatKind};
+use cubecl::prelude::*;
+
+use crate::Compute;
+use crate::gpu::{arg, contiguous, count, empty, grid};
+
+/// Units of a workgroup that goes through elements.
+const UNITS: usize = 256;
+
+/// Conversion as an operation of a Burn backend.
+#[backend_extension(Cube)]
+pub trait ConvertBackend: Backend {
+    /// The values of `tensor` in another storage type, rounded to nearest.
+    fn convert_float(tensor: FloatTensor<Self>, to: Compute) -> FloatTensor<Self>;
+}
+
+impl ConvertBackend for Cube {
+    fn convert_float(tensor: FloatTensor<Self>, to: Compute) -> FloatTensor<Self> {
+        convert_primitive(tensor, to.dtype())
+    }
+}
+
+/// `tensor` stored in another type, rounded to nearest, on a CubeCL device.
+///
+/// # Panics
+/// If the tensor takes part in autodiff or its device is not CubeCL's or lacks the type
+/// ([`Compute::stored_by`]).
+pub fn convert<const D: usize>(tensor: Tensor<D>, to: Compute) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as ConvertBackend>::convert_float(
+        tensor.into_dispatch(),
+        to,
+    ))
+}
+
+/// Element type of a tensor as kernels name it.
+pub(crate) fn element(tensor: &CubeTensor) -> ElemType {
+    ElemType::Float(match tensor.dtype {
+        DType::F16 => FloatKind::F16,
+        DType::BF16 => FloatKind::BF16,
+        _ => FloatKind::F32,
+    })
+}
+
+/// A tensor in `dtype`, contiguous: itself, or converted.
+pub(crate) fn convert_primitive(tensor: CubeTensor, dtype: DType) -> CubeTensor {
+    let tensor = contiguous(tensor);
+    if tensor.dtype == dtype {
+        return tensor;
+    }
+    let mut out = empty(&tensor, [count(&tensor)], dtype);
+    out.meta = tensor.meta.clone();
+    let lanes = if count(&tensor) % 4 == 0 { 4 } else { 1 };
+    let vectors = count(&tensor) / lanes;
+    // SAFETY: both buffers hold `vectors` vectors.
+    unsafe {
+        device::convert::launch_unchecked(
+            &tensor.client,
+            grid(vectors.div_ceil(UNITS)),
+            CubeDim::new_1d(UNITS as u32),
+            lanes,
+            arg(&tensor, lanes),
+            arg(&out, lanes),
+            vectors,
+            [element(&tensor), element(&out)],
+        );
+    }
+    out
+}

@@ -1,0 +1,93 @@
+//! One group of rows through the grouped products.
+
+use burn::backend::{Backend, DType, DTypeUsage, Dispatch, TensorMetadata};
+use burn::tensor::Device;
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::Compute;
+use crate::convert::convert_primitive as convert;
+use crate::gpu::empty;
+use crate::matmul::launch::{Stacked, gradient, rows};
+use crate::matmul::{Access, Groups, Tier};
+
+/// Whether the kernels are the faster choice: cooperative matrices in this type, rows in pieces
+/// of 16 bytes. Whether the device's subgroups allow it, [`Tier::of`] finds again.
+pub(super) fn takes(device: &Device, compute: Compute, inputs: usize, outputs: usize) -> bool {
+    compute != Compute::F32
+        && inputs % 8 == 0
+        && outputs % 8 == 0
+        && Dispatch::dtype_usage(device.as_dispatch(), compute.dtype())
+            .contains(DTypeUsage::Accelerated)
+}
+
+fn stacked(weight: &CubeTensor) -> Stacked<'_> {
+    Stacked {
+        buffer: weight,
+        rows: weight.shape()[0],
+        columns: weight.shape()[1],
+    }
+}
+
+/// `x` `[T, K]` by `weight` `[N, K]` to f32 `[T, N]`.
+pub(super) fn forward(x: CubeTensor, weight: CubeTensor, compute: Compute) -> CubeTensor {
+    let (x, weight) = (
+        convert(x, compute.dtype()),
+        convert(weight, compute.dtype()),
+    );
+    let (tokens, inputs) = (x.shape()[0], x.shape()[1]);
+    let outputs = weight.shape()[0];
+    let tier = Tier::of(&x, compute, &[inputs, outputs], tokens);
+    let groups = Groups::dense(&x, tokens, tier.edge());
+    let y = empty(&x, [tokens, outputs], DType::F32);
+    rows(
+        &groups,
+        tier,
+        &x,
+        Access::ROWS,
+        stacked(&weight),
+        Access::ROWS,
+        &y,
+    );
+    y
+}
+
+/// Gradients of `x` and `weight`, f32.
+pub(super) fn backward(
+    dy: CubeTensor,
+    x: CubeTensor,
+    weight: CubeTensor,
+    compute: Compute,
+) -> (CubeTensor, CubeTensor) {
+    let (tokens, inputs) = (x.shape()[0], x.shape()[1]);
+    let outputs = weight.shape()[0];
+    let dy = convert(dy, compute.dtype());
+    let tier = Tier::of(&dy, compute, &[inputs, outputs], tokens);
+    let groups = Groups::dense(&dy, tokens, tier.edge());
+    let dx = empty(&dy, [tokens, inputs], DType::F32);
+    let matrix = convert(weight, compute.dtype());
+    rows(
+        &groups,
+        tier,
+        &dy,
+        Access::ROWS,
+        stacked(&matrix),
+        Access::K_ROWS,
+        &dx,
+    );
+    drop(matrix);
+    let x = convert(x, compute.dtype());
+    let dweight = empty(&dy, [outputs, inputs], DType::F32);
+    gradient(
+        &groups,
+        tier,
+        &dy,
+        Access::K_ROWS,
+        outputs,
+        &x,
+        Access::K_ROWS,
+        inputs,
+        &dweight,
+        false,
+    );
+    (dx, dweight)
+}

@@ -1,0 +1,229 @@
+//! Which rows belong to which group, on the device: the host never learns it.
+
+use burn::backend::DType;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use crate::gpu::{arg, count, empty, grid};
+
+/// Rows sorted by group.
+///
+/// The first `slots` rows are the sorted slots of the routed experts; then, for every shared
+/// expert, one row a token.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    /// Groups: routed and shared experts.
+    pub count: usize,
+    /// Rows, unused ones included.
+    pub rows: usize,
+    /// First row and end of each group `[2 · count]`.
+    pub ranges: CubeTensor,
+    /// Token of each row `[rows]`; 0 for unused ones.
+    pub tokens: CubeTensor,
+    /// Group, first row and end of the group for each tile of rows `[3 · tiles]`; a group of
+    /// `count` marks the unused.
+    pub tiles: CubeTensor,
+    /// Tiles of rows, unused ones included.
+    pub tile_count: usize,
+}
+
+impl Groups {
+    /// Lays out the slots of `offsets` `[experts + 1]` and `slots` `[T · k]`, and `shared` groups
+    /// of all tokens, in tiles of `edge` rows. Two launches.
+    pub fn new(
+        offsets: &CubeTensor,
+        slots: &CubeTensor,
+        top_k: usize,
+        tokens: usize,
+        shared: usize,
+        edge: usize,
+    ) -> Self {
+        let experts = count(offsets) - 1;
+        let routed = count(slots);
+        let rows = routed + shared * tokens;
+        let total = experts + shared;
+        let tile_count = routed / edge + experts.min(routed) + shared * tokens.div_ceil(edge);
+        let ranges = empty(offsets, [2 * total], DType::I32);
+        let tiles = empty(offsets, [3 * tile_count.max(1)], DType::I32);
+        let token_of = empty(offsets, [rows.max(1)], DType::I32);
+        // SAFETY: every index is below the length of its buffer, as the kernels' checks say.
+        unsafe {
+            tile_kernel::launch_unchecked(
+                &offsets.client,
+                CubeCount::Static(1, 1, 1),
+                CubeDim::new_1d(256),
+                arg(offsets, 1),
+                arg(&ranges, 1),
+                arg(&tiles, 1),
+                experts,
+                routed,
+                tokens,
+                total,
+                tile_count,
+                edge,
+            );
+            token_kernel::launch_unchecked(
+                &offsets.client,
+                grid(rows.div_ceil(256)),
+                CubeDim::new_1d(256),
+                arg(slots, 1),
+                arg(&token_of, 1),
+                routed,
+                rows,
+                tokens,
+                top_k,
+            );
+        }
+        Self {
+            count: total,
+            rows,
+            ranges,
+            tokens: token_of,
+            tiles,
+            tile_count,
+        }
+    }
+
+    /// One group of rows `0..rows` in order, for dense products.
+    pub fn dense(like: &CubeTensor, rows: usize, edge: usize) -> Self {
+        let tile_count = rows.div_ceil(edge).max(1);
+        let ranges = empty(like, [2], DType::I32);
+        let tiles = empty(like, [3 * tile_count], DType::I32);
+        // SAFETY: as above.
+        unsafe {
+            dense_kernel::launch_unchecked(
+                &like.client,
+                grid(tile_count.div_ceil(64)),
+                CubeDim::new_1d(64),
+                arg(&ranges, 1),
+                arg(&tiles, 1),
+                rows,
+                tile_count,
+                edge,
+            );
+        }
+        Self {
+            count: 1,
+            rows,
+            tokens: ranges.clone(),
+            ranges,
+            tiles,
+            tile_count,
+        }
+    }
+}
+
+#[cube(launch_unchecked)]
+fn tile_kernel(
+    offsets: &[u32],
+    ranges: &mut [u32],
+    tiles: &mut [u32],
+    experts: usize,
+    routed: usize,
+    tokens: usize,
+    total: usize,
+    tile_count: usize,
+    #[comptime] edge: usize,
+) {
+    // Tiles before each unit's share of the groups.
+    let mut before = Shared::<[u32]>::new_slice(257usize);
+    let unit = UNIT_POS as usize;
+    let share = total.div_ceil(256usize);
+    let mut own = 0u32;
+    for i in 0..share {
+        let group = unit * share + i;
+        if group < total {
+            let mut begin = routed + (group - experts) * tokens;
+            let mut end = begin + tokens;
+            if group < experts {
+                begin = offsets[group] as usize;
+                end = offsets[group + 1] as usize;
+            }
+            ranges[2 * group] = begin as u32;
+            ranges[2 * group + 1] = end as u32;
+            own += (end - begin).div_ceil(edge) as u32;
+        }
+    }
+    before[unit + 1] = own;
+    sync_cube();
+    if unit == 0 {
+        before[0] = 0u32;
+        for i in 0..256usize {
+            before[i + 1] = before[i] + before[i + 1];
+        }
+    }
+    sync_cube();
+    let mut at = before[unit] as usize;
+    for i in 0..share {
+        let group = unit * share + i;
+        if group < total {
+            let mut begin = routed + (group - experts) * tokens;
+            let mut end = begin + tokens;
+            if group < experts {
+                begin = offsets[group] as usize;
+                end = offsets[group + 1] as usize;
+            }
+            let steps = (end - begin).div_ceil(edge);
+            for step in 0..steps {
+                tiles[3 * at] = group as u32;
+                tiles[3 * at + 1] = (begin + step * edge) as u32;
+                tiles[3 * at + 2] = end as u32;
+                at += 1;
+            }
+        }
+    }
+    let used = before[256] as usize;
+    for i in 0..(tile_count - used).div_ceil(256usize) {
+        let tile = used + i * 256 + unit;
+        if tile < tile_count {
+            tiles[3 * tile] = total as u32;
+            tiles[3 * tile + 1] = 0u32;
+            tiles[3 * tile + 2] = 0u32;
+        }
+    }
+}
+
+#[cube(launch_unchecked)]
+fn token_kernel(
+    slots: &[u32],
+    token_of: &mut [u32],
+    routed: usize,
+    rows: usize,
+    tokens: usize,
+    #[comptime] top_k: usize,
+) {
+    let row = ABSOLUTE_POS;
+    if row < rows {
+        let mut token = 0u32;
+        if row < routed {
+            // Rows of dropped slots hold `routed`: any token does, nothing reads them.
+            let slot = slots[row] as usize;
+            if slot < routed {
+                token = (slot / top_k) as u32;
+            }
+        } else {
+            token = ((row - routed) % tokens) as u32;
+        }
+        token_of[row] = token;
+    }
+}
+
+#[cube(launch_unchecked)]
+fn dense_kernel(
+    ranges: &mut [u32],
+    tiles: &mut [u32],
+    rows: usize,
+    tile_count: usize,
+    #[comptime] edge: usize,
+) {
+    let tile = ABSOLUTE_POS;
+    if tile == 0 {
+        ranges[0] = 0u32;
+        ranges[1] = rows as u32;
+    }
+    if tile < tile_count {
+        tiles[3 * tile] = 0u32;
+        tiles[3 * tile + 1] = (tile * edge) as u32;
+        tiles[3 * tile + 2] = rows as u32;
+    }
+}

@@ -1,0 +1,173 @@
+//! `bellows bench`: what this machine makes of a mixture-of-experts layer.
+
+use bellows_engine::kernels::experts::Settings;
+use bellows_engine::kernels::{Compute, Kernels};
+use serde::Serialize;
+
+use crate::bench::{LayerShape, Measurement, measure};
+use crate::cli::BenchArgs;
+use crate::error::Error;
+use crate::ui::{Table, Ui, bytes};
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    results: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    shape: LayerShape,
+    precision: &'static str,
+    kernels: &'static str,
+    #[serde(flatten)]
+    measured: Option<Measurement>,
+    failed: Option<String>,
+}
+
+fn name(compute: Compute) -> &'static str {
+    match compute {
+        Compute::F32 => "f32",
+        Compute::F16 => "f16",
+        Compute::Bf16 => "bf16",
+    }
+}
+
+/// Times the shapes that were asked for, in every type that the device stores, and prints a table
+/// that can be shared.
+///
+/// # Errors
+/// If a shape has no known name, or the device does not open.
+pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
+    let known = LayerShape::known();
+    let mut shapes = Vec::new();
+    for wanted in &args.shapes {
+        match known.iter().find(|shape| shape.name == *wanted) {
+            Some(shape) => shapes.push(shape.clone()),
+            None => {
+                let names: Vec<_> = known.iter().map(|shape| shape.name.as_str()).collect();
+                return Err(Error::input(format!(
+                    "no layer shape is called {wanted}; choose of {}",
+                    names.join(", ")
+                )));
+            }
+        }
+    }
+    if shapes.is_empty() {
+        shapes = known;
+    }
+    let opened = args.device.open()?;
+    let device = opened.device.clone().without_autodiff();
+    let on_cpu = opened.adapter.is_none();
+    let mut report = Report {
+        device: opened.name().to_owned(),
+        results: Vec::new(),
+    };
+    for shape in shapes {
+        for compute in [Compute::Bf16, Compute::F16, Compute::F32] {
+            let asked =
+                args.precision.is_empty() || args.precision.iter().any(|p| p == name(compute));
+            let possible = compute == Compute::F32 || (!on_cpu && compute.stored_by(&device));
+            if !asked || !possible {
+                continue;
+            }
+            let mut kinds = vec![if on_cpu {
+                Kernels::Reference
+            } else {
+                Kernels::Fused
+            }];
+            if args.reference && !on_cpu && compute == Compute::F32 {
+                kinds.push(Kernels::Reference);
+            }
+            for kernels in kinds {
+                let settings = Settings {
+                    kernels,
+                    compute,
+                    recompute: false,
+                };
+                let spinner = ui.spinner(format!("{} {}", shape.name, name(compute)));
+                let result = measure(&shape, settings, &device, usize::from(args.repeats));
+                drop(spinner);
+                let (measured, failed) = match result {
+                    Ok(measured) => (Some(measured), None),
+                    Err(reason) => (None, Some(reason)),
+                };
+                report.results.push(Line {
+                    shape: shape.clone(),
+                    precision: name(compute),
+                    kernels: match kernels {
+                        Kernels::Fused => "fused",
+                        Kernels::Reference => "reference",
+                    },
+                    measured,
+                    failed,
+                });
+            }
+        }
+    }
+    if args.json {
+        ui.json(&report);
+    } else {
+        print(&report, ui);
+    }
+    Ok(())
+}
+
+fn print(report: &Report, ui: &Ui) {
+    ui.print(format_args!("device: {}", report.device));
+    let mut table = Table::new([
+        "layer",
+        "N",
+        "H",
+        "F",
+        "E",
+        "k",
+        "type",
+        "kernels",
+        "forward ms",
+        "fwd+bwd ms",
+        "TFLOP/s",
+        "extra memory",
+        "first s",
+    ])
+    .right(&[1, 2, 3, 4, 5, 8, 9, 10, 11, 12]);
+    for line in &report.results {
+        let shape = &line.shape;
+        let figures = match &line.measured {
+            Some(found) => [
+                format!("{:.2}", found.forward_seconds * 1e3),
+                format!("{:.2}", found.seconds * 1e3),
+                format!("{:.2}", found.tera_operations),
+                found.extra_bytes.map_or_else(|| "?".to_owned(), bytes),
+                format!("{:.1}", found.first_seconds),
+            ],
+            None => ["failed", "", "", "", ""].map(str::to_owned),
+        };
+        let [forward, both, rate, memory, first] = figures;
+        table.row([
+            shape.name.clone(),
+            shape.tokens.to_string(),
+            shape.hidden.to_string(),
+            shape.inner.to_string(),
+            shape.experts.to_string(),
+            shape.top_k.to_string(),
+            line.precision.to_owned(),
+            line.kernels.to_owned(),
+            forward,
+            both,
+            rate,
+            memory,
+            first,
+        ]);
+    }
+    ui.table(&table);
+    for line in &report.results {
+        if let Some(reason) = &line.failed {
+            ui.warn(format_args!(
+                "{} {}: {reason}",
+                line.shape.name, line.precision
+            ));
+        }
+    }
+}
