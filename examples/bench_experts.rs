@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "| layer | type | kernels | forward ms | fwd+bwd ms | TFLOP/s | extra MiB | first s |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut fused_seconds = Vec::new();
     for shape in LayerShape::known() {
         if !names.contains(&shape.name.as_str()) {
             continue;
@@ -37,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 continue;
             }
             let fused = run(&shape, compute, Kernels::Fused, &device)?;
+            fused_seconds.push((shape.name.clone(), compute, fused.seconds));
             if compute == Compute::F32 {
                 let reference = run(&shape, compute, Kernels::Reference, &device)?;
                 println!(
@@ -46,6 +48,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     ratio(fused.extra_bytes, reference.extra_bytes),
                 );
             }
+        }
+    }
+    // Two iterations of half the experts each do the work of one iteration of all.
+    for (name, compute, seconds) in &fused_seconds {
+        let whole = fused_seconds
+            .iter()
+            .find(|(other, own, _)| other == "coe-paper" && own == compute);
+        if let (true, Some((.., whole))) = (name == "coe-chain", whole) {
+            println!(
+                "chain of 2 × 4 experts against 8 at once, {compute:?}: {:.3} times the time",
+                seconds / whole
+            );
         }
     }
     let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/peers/moe_layer.py");

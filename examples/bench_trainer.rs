@@ -105,7 +105,7 @@ fn main() -> Result<(), bellows::error::Error> {
         let (time, (model, _)) = seconds(|| {
             let updated = session
                 .optimizer
-                .update(session.model.clone(), result.gradients, 1e-4);
+                .update(session.model, result.gradients, 1e-4);
             sync();
             updated
         });

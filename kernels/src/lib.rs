@@ -10,7 +10,8 @@
 //! | --- | --- |
 //! | [`routing`] | router logits to chosen experts and weights |
 //! | [`linear`] | linear projections in the compute type |
-//! | [`experts`] | the SwiGLU experts of a mixture, and dense SwiGLU |
+//! | [`chain`](mod@chain) | a mixture or chain of experts with its routers, in one backward |
+//! | [`experts`](mod@experts) | the SwiGLU experts of a mixture, and dense SwiGLU |
 //! | [`attention`] | masked softmax attention with grouped heads |
 //! | [`cross_entropy`] | hidden states and head to losses, without a `[tokens, vocabulary]` buffer |
 //! | [`norm`] | RMS normalisation |
@@ -23,6 +24,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod chain;
 mod choice;
 pub mod convert;
 pub mod cross_entropy;

@@ -1,7 +1,8 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
-use bellows_kernels::experts::{Settings, experts, swiglu};
-use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction, route};
+use bellows_kernels::chain::{Inputs, Rule, chain};
+use bellows_kernels::experts::{Settings, swiglu};
+use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
@@ -50,7 +51,7 @@ impl DenseFeedForward {
     }
 }
 
-/// Weights of all routed experts of a layer.
+/// Weights of all experts of a layer: routed ones, then shared ones.
 #[derive(Module, Debug)]
 pub struct ExpertWeights {
     /// `[experts, 2 · inner, hidden]`: gate rows, then up rows.
@@ -65,9 +66,10 @@ pub struct ExpertWeights {
 pub struct MixtureOfExperts {
     /// Routers `[experts, hidden]`: one an iteration, or one for all.
     pub gate: Vec<Linear>,
-    /// Routed experts, shared by the iterations.
+    /// Experts, the same in every iteration. Shared ones see every token, in each iteration that
+    /// iteration's input.
     pub experts: ExpertWeights,
-    /// Experts that see every token, applied in each iteration to that iteration's input.
+    /// Shared experts with biases, which `experts` has no place for.
     pub shared_experts: Option<DenseFeedForward>,
     /// Bias on the scores for the choice of experts, one `[experts]` a router; empty: none.
     #[module(skip)]
@@ -91,19 +93,18 @@ impl MixtureOfExperts {
         let gate = (0..config.routers())
             .map(|_| Linear::new(init, hidden, experts, false).in_f32())
             .collect();
-        let shared_experts = (config.n_shared_experts > 0).then(|| {
-            DenseFeedForward::new(
-                init,
-                hidden,
-                config.n_shared_experts * inner,
-                config.mlp_bias,
-            )
-        });
+        let shared = config.n_shared_experts;
+        let shared_experts = (shared > 0 && config.mlp_bias)
+            .then(|| DenseFeedForward::new(init, hidden, shared * inner, true));
+        let blocks = match shared_experts {
+            Some(_) => experts,
+            None => experts + shared,
+        };
         Self {
             gate,
             experts: ExpertWeights {
-                gate_up_proj: init.normal([experts, 2 * inner, hidden]),
-                down_proj: init.normal([experts, hidden, inner]),
+                gate_up_proj: init.normal([blocks, 2 * inner, hidden]),
+                down_proj: init.normal([blocks, hidden, inner]),
             },
             shared_experts,
             correction_bias: if config.score_correction_bias {
@@ -122,30 +123,54 @@ impl MixtureOfExperts {
     /// iteration's output in the same shape, without the layer's outer residual, and each
     /// iteration's routing.
     pub fn forward(&self, x: Tensor<2>, sequences: usize) -> (Tensor<2>, Vec<Routing>) {
-        let mut state = x;
+        let rule = Rule {
+            router: self.rule,
+            iterations: self.iterations,
+            residual: self.inner_residual,
+            sequences,
+            settings: Settings {
+                kernels: self.numerics.kernels,
+                compute: self.numerics.compute,
+                recompute: false,
+            },
+        };
+        let routers = self.gate.iter().map(|gate| gate.weight.val()).collect();
+        let inputs = Inputs {
+            x,
+            routers: Tensor::stack(routers, 0),
+            gate_up: self.experts.gate_up_proj.val(),
+            down: self.experts.down_proj.val(),
+        };
+        match &self.shared_experts {
+            None => chain(inputs, &self.correction_bias, &rule),
+            Some(shared) => self.step_by_step(inputs, shared, rule),
+        }
+    }
+
+    /// The chain one iteration at a time, with shared experts beside it.
+    fn step_by_step(
+        &self,
+        inputs: Inputs,
+        shared: &DenseFeedForward,
+        rule: Rule,
+    ) -> (Tensor<2>, Vec<Routing>) {
+        let single = Rule {
+            iterations: 1,
+            ..rule
+        };
+        let mut state = inputs.x.clone();
         let mut routings = Vec::with_capacity(self.iterations);
         for iteration in 0..self.iterations {
             let router = iteration.min(self.gate.len() - 1);
-            let logits = self.gate[router].forward(state.clone());
-            let bias = self.correction_bias.get(router).map(Vec::as_slice);
-            let routing = route(logits, bias, &self.rule, sequences, self.numerics.kernels);
-            let mut y = experts(
-                state.clone(),
-                routing.weights.clone(),
-                &routing.plan,
-                self.experts.gate_up_proj.val(),
-                self.experts.down_proj.val(),
-                Settings {
-                    kernels: self.numerics.kernels,
-                    compute: self.numerics.compute,
-                    recompute: false,
-                },
-            );
-            if let Some(shared) = &self.shared_experts {
-                y = y.add(shared.forward(state.clone()));
-            }
-            state = if self.inner_residual { y.add(state) } else { y };
-            routings.push(routing);
+            let step = Inputs {
+                x: state.clone(),
+                routers: inputs.routers.clone().narrow(0, router, 1),
+                ..inputs.clone()
+            };
+            let bias = self.correction_bias.get(router);
+            let (y, routing) = chain(step, bias.map_or(&[], std::slice::from_ref), &single);
+            state = y.add(shared.forward(state));
+            routings.extend(routing);
         }
         (state, routings)
     }

@@ -1,8 +1,8 @@
 //! Parameters under the names that checkpoints give them.
 //!
 //! A parameter of the engine may be several tensors of a checkpoint (all experts of a layer are
-//! one parameter here, one tensor an expert in public checkpoints). [`parts`] lists them; each is
-//! a contiguous range of the parameter.
+//! one parameter here, one tensor an expert in public checkpoints). [`parts`] lists them, each with
+//! its ranges of the parameter.
 
 mod names;
 mod source;

@@ -1,5 +1,7 @@
 //! Names of parameters: the engine's own, public checkpoints', the reference implementations'.
 
+use std::ops::Range;
+
 use crate::config::{ModelConfig, ModelType};
 
 /// Whose names.
@@ -12,15 +14,15 @@ pub enum Naming {
     Reference,
 }
 
-/// One tensor of a checkpoint, as a range of one parameter.
+/// One tensor of a checkpoint, as ranges of one parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Name in the checkpoint.
     pub name: String,
     /// Shape in the checkpoint.
     pub shape: Vec<usize>,
-    /// First element within the flattened parameter.
-    pub start: usize,
+    /// Where its elements lie within the flattened parameter, in order.
+    pub ranges: Vec<Range<usize>>,
 }
 
 impl Part {
@@ -33,6 +35,30 @@ impl Part {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Its elements out of the flattened parameter.
+    pub fn take(&self, parameter: &[f32]) -> Vec<f32> {
+        let mut values = Vec::with_capacity(self.len());
+        for range in &self.ranges {
+            values.extend_from_slice(&parameter[range.clone()]);
+        }
+        values
+    }
+
+    /// Puts its elements into the flattened parameter.
+    pub fn put(&self, values: &[f32], parameter: &mut [f32]) {
+        let mut rest = values;
+        for range in &self.ranges {
+            let (own, others) = rest.split_at(range.len());
+            parameter[range.clone()].copy_from_slice(own);
+            rest = others;
+        }
+    }
+}
+
+/// `count` elements from `start`.
+fn run(start: usize, count: usize) -> Range<usize> {
+    start..start + count
 }
 
 /// Builds a parameter's name while a module tree is walked.
@@ -67,7 +93,7 @@ pub fn parts(config: &ModelConfig, naming: Naming, name: &str, shape: &[usize]) 
         vec![Part {
             name,
             shape: shape.to_vec(),
-            start: 0,
+            ranges: vec![run(0, shape.iter().product())],
         }]
     };
     let Some((layer, field)) = split_layer(name) else {
@@ -89,26 +115,72 @@ pub fn parts(config: &ModelConfig, naming: Naming, name: &str, shape: &[usize]) 
         ["gate_proj", "up_proj", "down_proj"]
     };
     match field {
-        "mlp.experts.gate_up_proj" if stacked => whole(format!("{block}.experts.gate_up_proj")),
-        "mlp.experts.down_proj" if stacked => whole(format!("{block}.experts.down_proj")),
         "mlp.experts.gate_up_proj" => {
-            let (inner, hidden) = (shape[1] / 2, shape[2]);
-            let half = |expert: usize, second: usize, projection: &str| Part {
-                name: format!("{block}.experts.{expert}.{projection}.weight"),
-                shape: vec![inner, hidden],
-                start: (2 * expert + second) * inner * hidden,
+            let (routed, hidden) = (config.n_routed_experts, shape[2]);
+            let size = shape[1] / 2 * hidden;
+            let half = |expert: usize, second: usize| run((2 * expert + second) * size, size);
+            let mut parts = if stacked {
+                vec![Part {
+                    name: format!("{block}.experts.gate_up_proj"),
+                    shape: vec![routed, shape[1], hidden],
+                    ranges: vec![run(0, routed * 2 * size)],
+                }]
+            } else {
+                let one = |expert: usize, second: usize, projection: &str| Part {
+                    name: format!("{block}.experts.{expert}.{projection}.weight"),
+                    shape: vec![shape[1] / 2, hidden],
+                    ranges: vec![half(expert, second)],
+                };
+                (0..routed)
+                    .flat_map(|expert| [one(expert, 0, gate), one(expert, 1, up)])
+                    .collect()
             };
-            (0..shape[0])
-                .flat_map(|expert| [half(expert, 0, gate), half(expert, 1, up)])
-                .collect()
+            // Checkpoints hold the shared experts as one, with all their inner rows.
+            if shape[0] > routed {
+                parts.extend(
+                    [(0, "gate_proj"), (1, "up_proj")].map(|(second, projection)| Part {
+                        name: format!("{block}.shared_experts.{projection}.weight"),
+                        shape: vec![(shape[0] - routed) * shape[1] / 2, hidden],
+                        ranges: (routed..shape[0])
+                            .map(|block| half(block, second))
+                            .collect(),
+                    }),
+                );
+            }
+            parts
         }
-        "mlp.experts.down_proj" => (0..shape[0])
-            .map(|expert| Part {
-                name: format!("{block}.experts.{expert}.{down}.weight"),
-                shape: shape[1..].to_vec(),
-                start: expert * shape[1] * shape[2],
-            })
-            .collect(),
+        "mlp.experts.down_proj" => {
+            let (routed, hidden, inner) = (config.n_routed_experts, shape[1], shape[2]);
+            let size = hidden * inner;
+            let mut parts = if stacked {
+                vec![Part {
+                    name: format!("{block}.experts.down_proj"),
+                    shape: vec![routed, hidden, inner],
+                    ranges: vec![run(0, routed * size)],
+                }]
+            } else {
+                (0..routed)
+                    .map(|expert| Part {
+                        name: format!("{block}.experts.{expert}.{down}.weight"),
+                        shape: vec![hidden, inner],
+                        ranges: vec![run(expert * size, size)],
+                    })
+                    .collect()
+            };
+            if shape[0] > routed {
+                parts.push(Part {
+                    name: format!("{block}.shared_experts.down_proj.weight"),
+                    shape: vec![hidden, (shape[0] - routed) * inner],
+                    ranges: (0..hidden)
+                        .flat_map(|row| {
+                            (routed..shape[0])
+                                .map(move |block| run(block * size + row * inner, inner))
+                        })
+                        .collect(),
+                });
+            }
+            parts
+        }
         _ => match router_index(field) {
             Some(router) => whole(format!("{block}.{}.weight", gate_name(config, router))),
             None => whole(format!("model.layers.{layer}.{field}")),
@@ -162,6 +234,7 @@ mod tests {
     fn an_experts_gate_and_up_rows_lie_one_after_the_other() {
         let config = ModelConfig {
             model_type: ModelType::Olmoe,
+            n_routed_experts: 2,
             ..ModelConfig::default()
         };
         let parts = parts(
@@ -170,10 +243,42 @@ mod tests {
             "layers.3.mlp.experts.gate_up_proj",
             &[2, 6, 4],
         );
-        let starts: Vec<usize> = parts.iter().map(|part| part.start).collect();
+        let starts: Vec<usize> = parts.iter().map(|part| part.ranges[0].start).collect();
         assert_eq!(starts, [0, 12, 24, 36]);
         assert_eq!(parts[1].name, "model.layers.3.mlp.experts.0.up_proj.weight");
         assert_eq!(parts[1].shape, [3, 4]);
+    }
+
+    #[test]
+    fn shared_experts_are_one_in_a_checkpoint_and_blocks_in_the_engine() {
+        let config = ModelConfig {
+            model_type: ModelType::DeepseekV3,
+            n_routed_experts: 1,
+            n_shared_experts: 2,
+            ..ModelConfig::default()
+        };
+        // Blocks of 2 · 2 rows by 1 column, then of 1 row by 2 columns.
+        let find = |name: &str, shape: &[usize], wanted: &str| {
+            parts(&config, Naming::Checkpoint, name, shape)
+                .into_iter()
+                .find(|part| part.name.ends_with(wanted))
+                .expect(wanted)
+        };
+        let gate_up: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let name = "layers.0.mlp.experts.gate_up_proj";
+        let up = find(name, &[3, 4, 1], "shared_experts.up_proj.weight");
+        assert_eq!(up.shape, [4, 1]);
+        assert_eq!(up.take(&gate_up), [6.0, 7.0, 10.0, 11.0]);
+
+        let name = "layers.0.mlp.experts.down_proj";
+        let down = find(name, &[3, 2, 2], "shared_experts.down_proj.weight");
+        assert_eq!(down.shape, [2, 4]);
+        let values = down.take(&gate_up);
+        assert_eq!(values, [4.0, 5.0, 8.0, 9.0, 6.0, 7.0, 10.0, 11.0]);
+        let mut back = gate_up.clone();
+        back[4..].fill(-1.0);
+        down.put(&values, &mut back);
+        assert_eq!(back, gate_up);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn snapshot_tensors(
     parts(config, naming, name, shape)
         .into_iter()
         .map(|part| NamedTensor {
-            values: values[part.start..part.start + part.len()].to_vec(),
+            values: part.take(values),
             name: part.name,
             shape: part.shape,
         })
@@ -124,7 +124,7 @@ pub fn import(mut model: Decoder, source: &dyn TensorSource) -> Result<Decoder, 
             for part in parts(&self.config, Naming::Checkpoint, &name, &shape) {
                 match self.source.read(&part.name, &part.shape) {
                     Ok(read) => {
-                        values[part.start..part.start + read.len()].copy_from_slice(&read);
+                        part.put(&read, &mut values);
                         self.used.insert(part.name);
                     }
                     Err(error) => {

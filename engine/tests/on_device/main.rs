@@ -10,6 +10,7 @@ mod generation;
 mod loss_free;
 mod models;
 mod numbers;
+mod numerics;
 mod observation;
 mod optimizer;
 mod packing;

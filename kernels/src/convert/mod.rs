@@ -60,7 +60,11 @@ pub(crate) fn convert_primitive(tensor: CubeTensor, dtype: DType) -> CubeTensor 
     }
     let mut out = empty(&tensor, [count(&tensor)], dtype);
     out.meta = tensor.meta.clone();
-    let lanes = if count(&tensor) % 4 == 0 { 4 } else { 1 };
+    let lanes = if count(&tensor).is_multiple_of(4) {
+        4
+    } else {
+        1
+    };
     let vectors = count(&tensor) / lanes;
     // SAFETY: both buffers hold `vectors` vectors.
     unsafe {

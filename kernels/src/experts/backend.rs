@@ -4,28 +4,37 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Cube, backend_extension};
 
 use super::Settings;
+pub use super::launch::Combine;
 use super::launch::{self, Operands, Sums};
 
 /// Forward and backward of the experts, without autodiff.
 #[backend_extension(Cube)]
 pub trait ExpertsBackend: Backend {
-    /// Returns `y` `[T, H]` f32 and the pre-activation `[rows, 2F]` in the compute type.
-    fn experts_forward(
+    /// Returns every sorted row's output `[rows, H]` and pre-activation `[rows, 2F]`, both in the
+    /// compute type.
+    fn experts_rows(
         x: FloatTensor<Self>,
-        weights: FloatTensor<Self>,
         offsets: IntTensor<Self>,
         slots: IntTensor<Self>,
-        positions: IntTensor<Self>,
         gate_up: FloatTensor<Self>,
         down: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        with_residual: bool,
         settings: Settings,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Returns the gradients of `x`, `weights`, `gate_up` and `down`, f32; the latter two are the
-    /// given sums with the gradient added where `accumulate` says so. `pre` counts where `kept`.
-    fn experts_backward(
+    /// Returns each token's sum of its rows `[T, H]`, f32. Of `weights` and `residual`, what does
+    /// not count is any tensor.
+    fn experts_combine(
+        rows: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        how: Combine,
+    ) -> FloatTensor<Self>;
+
+    /// From the gradient of the sums: that of every row that was read `[rows, H]` in the compute
+    /// type, then of `weights`, `gate_up` and `down`, f32; the latter two are the given sums with
+    /// the gradient added where `accumulate` says so. `pre` counts where `kept`.
+    fn experts_rows_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
         weights: FloatTensor<Self>,
@@ -49,35 +58,35 @@ pub trait ExpertsBackend: Backend {
 }
 
 impl ExpertsBackend for Cube {
-    fn experts_forward(
+    fn experts_rows(
         x: FloatTensor<Self>,
-        weights: FloatTensor<Self>,
         offsets: IntTensor<Self>,
         slots: IntTensor<Self>,
-        positions: IntTensor<Self>,
         gate_up: FloatTensor<Self>,
         down: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        with_residual: bool,
         settings: Settings,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let operands = Operands {
             x,
-            weights,
             offsets,
             slots,
-            positions,
             gate_up,
             down,
         };
-        launch::forward(
-            &operands,
-            with_residual.then_some(residual),
-            settings.compute,
-        )
+        launch::forward(&operands, settings.compute)
     }
 
-    fn experts_backward(
+    fn experts_combine(
+        rows: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        how: Combine,
+    ) -> FloatTensor<Self> {
+        launch::combine(&rows, &positions, weights, residual, how)
+    }
+
+    fn experts_rows_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
         weights: FloatTensor<Self>,
@@ -100,16 +109,16 @@ impl ExpertsBackend for Cube {
     ) {
         let operands = Operands {
             x,
-            weights,
             offsets,
             slots,
-            positions,
             gate_up,
             down,
         };
         let gradients = launch::backward(
             dy,
             &operands,
+            weights,
+            &positions,
             kept.then_some(pre),
             accumulate.then_some(Sums {
                 gate_up: gate_up_sum,
@@ -118,7 +127,7 @@ impl ExpertsBackend for Cube {
             settings.compute,
         );
         (
-            gradients.x,
+            gradients.rows,
             gradients.weights,
             gradients.gate_up,
             gradients.down,

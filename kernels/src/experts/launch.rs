@@ -1,4 +1,5 @@
-//! The fused experts on a CubeCL device: five launches forward, seven backward.
+//! The fused experts on a CubeCL device: four launches forward and seven backward, and one each
+//! that combines a token's rows.
 
 use burn::backend::{DType, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
@@ -7,7 +8,7 @@ use cubecl::prelude::*;
 use super::device;
 use crate::Compute;
 use crate::convert::{convert_primitive as convert, element};
-use crate::gpu::{arg, contiguous, empty, grid};
+use crate::gpu::{arg, contiguous, count, empty, grid};
 use crate::matmul::launch::{
     Stacked, gradient, rows, share_count, swiglu_rows, swiglu_rows_backward,
 };
@@ -21,14 +22,10 @@ const UNITS: usize = 256;
 pub(super) struct Operands {
     /// `[T, H]`.
     pub x: CubeTensor,
-    /// `[T, k]`.
-    pub weights: CubeTensor,
     /// `[E + 1]`.
     pub offsets: CubeTensor,
     /// `[T · k]`.
     pub slots: CubeTensor,
-    /// `[T · k]`.
-    pub positions: CubeTensor,
     /// `[G, 2F, H]`, routed experts first, then shared ones.
     pub gate_up: CubeTensor,
     /// `[G, H, F]`.
@@ -46,13 +43,14 @@ struct Ready {
     hidden: usize,
     inner: usize,
     top_k: usize,
-    shared: usize,
     dtype: DType,
 }
 
-/// Gradients of the operands, all f32.
+/// Gradients of the operands, f32 but for the rows.
 pub(super) struct Gradients {
-    pub x: CubeTensor,
+    /// Of each row of `x` that was read `[rows, H]`, in the compute type.
+    pub rows: CubeTensor,
+    /// `[T, k]`.
     pub weights: CubeTensor,
     pub gate_up: CubeTensor,
     pub down: CubeTensor,
@@ -62,7 +60,7 @@ impl Ready {
     fn new(operands: &Operands, compute: Compute) -> Self {
         let dims = |tensor: &CubeTensor, axis: usize| tensor.shape()[axis];
         let (tokens, hidden) = (dims(&operands.x, 0), dims(&operands.x, 1));
-        let top_k = dims(&operands.weights, 1);
+        let top_k = dims(&operands.slots, 0) / tokens;
         let experts = dims(&operands.offsets, 0) - 1;
         let groups = dims(&operands.gate_up, 0);
         let inner = dims(&operands.down, 2);
@@ -87,7 +85,6 @@ impl Ready {
             hidden,
             inner,
             top_k,
-            shared,
             dtype,
         }
     }
@@ -126,50 +123,70 @@ impl Ready {
         );
         (pre, activation)
     }
-
-    fn combine(
-        &self,
-        rows: &CubeTensor,
-        positions: &CubeTensor,
-        weights: Option<&CubeTensor>,
-        residual: Option<&CubeTensor>,
-    ) -> CubeTensor {
-        let out = empty(&self.x, [self.tokens, self.hidden], DType::F32);
-        let lanes = if self.hidden % 4 == 0 { 4 } else { 1 };
-        let width = self.hidden / lanes;
-        // SAFETY: positions are rows or past them, which the kernel checks.
-        unsafe {
-            device::combine::launch_unchecked(
-                &rows.client,
-                grid((self.tokens * width).div_ceil(UNITS)),
-                CubeDim::new_1d(UNITS as u32),
-                lanes,
-                arg(rows, lanes),
-                arg(positions, 1),
-                arg(weights.unwrap_or(positions), 1),
-                arg(residual.unwrap_or(rows), lanes),
-                arg(&out, lanes),
-                self.tokens,
-                width,
-                self.tokens * self.top_k,
-                self.top_k,
-                self.shared,
-                weights.is_some(),
-                residual.is_some(),
-                element(rows),
-            );
-        }
-        out
-    }
 }
 
-/// `y` `[T, H]` in f32 and the pre-activation `[rows, 2F]` in the compute type. `residual`
-/// `[T, H]` is added to `y`.
-pub(super) fn forward(
-    operands: &Operands,
-    residual: Option<CubeTensor>,
-    compute: Compute,
-) -> (CubeTensor, CubeTensor) {
+/// How [`combine`] sums a token's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Combine {
+    /// Choices of a token.
+    pub top_k: usize,
+    /// Each row of a choice counts by its weight.
+    pub weighted: bool,
+    /// The residual is added.
+    pub residual: bool,
+}
+
+/// Sums each token's rows `[rows, H]`, found by `positions` `[T · k]`, to f32 `[T, H]`. Of what
+/// does not count, any tensor is taken.
+pub(super) fn combine(
+    rows: &CubeTensor,
+    positions: &CubeTensor,
+    weights: CubeTensor,
+    residual: CubeTensor,
+    how: Combine,
+) -> CubeTensor {
+    let slots = count(positions);
+    let tokens = slots / how.top_k;
+    let hidden = rows.shape()[1];
+    let shared = (rows.shape()[0] - slots) / tokens;
+    let out = empty(rows, [tokens, hidden], DType::F32);
+    let lanes = if hidden.is_multiple_of(4) { 4 } else { 1 };
+    let width = hidden / lanes;
+    let (weights, residual) = (contiguous(weights), contiguous(residual));
+    let unread = |tensor: &CubeTensor, read: bool, lanes: usize| {
+        if read {
+            arg(tensor, lanes)
+        } else {
+            arg(rows, lanes)
+        }
+    };
+    // SAFETY: positions are rows or past them, which the kernel checks.
+    unsafe {
+        device::combine::launch_unchecked(
+            &rows.client,
+            grid((tokens * width).div_ceil(UNITS)),
+            CubeDim::new_1d(UNITS as u32),
+            lanes,
+            arg(rows, lanes),
+            arg(positions, 1),
+            unread(&weights, how.weighted, 1),
+            unread(&residual, how.residual, lanes),
+            arg(&out, lanes),
+            tokens,
+            width,
+            slots,
+            how.top_k,
+            shared,
+            how.weighted,
+            how.residual,
+            element(rows),
+        );
+    }
+    out
+}
+
+/// Every row's output `[rows, H]` and pre-activation `[rows, 2F]`, in the compute type.
+pub(super) fn forward(operands: &Operands, compute: Compute) -> (CubeTensor, CubeTensor) {
     let ready = Ready::new(operands, compute);
     let (pre, activation) = ready.activate();
     let out = ready.rows(ready.hidden);
@@ -182,11 +199,7 @@ pub(super) fn forward(
         Access::ROWS,
         &out,
     );
-    drop(activation);
-    let weights = contiguous(operands.weights.clone());
-    let residual = residual.map(contiguous);
-    let y = ready.combine(&out, &operands.positions, Some(&weights), residual.as_ref());
-    (y, pre)
+    (out, pre)
 }
 
 /// Buffers that weight gradients are added into, f32, in the weights' shapes.
@@ -200,6 +213,8 @@ pub(super) struct Sums {
 pub(super) fn backward(
     dy: CubeTensor,
     operands: &Operands,
+    weights: CubeTensor,
+    positions: &CubeTensor,
     pre: Option<CubeTensor>,
     sums: Option<Sums>,
     compute: Compute,
@@ -215,7 +230,7 @@ pub(super) fn backward(
         Some(pre) => (pre.copy(), ready.rows(inner)),
         None => ready.activate(),
     };
-    let weights = contiguous(operands.weights.clone());
+    let weights = contiguous(weights);
     let row_weights = empty(&dy, [groups.rows.max(1)], DType::F32);
     let share_count = share_count(tier, inner);
     let shares = empty(&dy, [share_count, groups.rows.max(1)], DType::F32);
@@ -289,16 +304,15 @@ pub(super) fn backward(
         &dx_rows,
     );
     drop(pre);
-    let dx = ready.combine(&dx_rows, &operands.positions, None, None);
-    let dweights = empty(&dx, [ready.tokens, ready.top_k], DType::F32);
+    let dweights = empty(&dx_rows, [ready.tokens, ready.top_k], DType::F32);
     // SAFETY: the kernel checks slots, and positions past the slots.
     unsafe {
         device::weight_gradient::launch_unchecked(
-            &dx.client,
+            &dx_rows.client,
             grid(slots.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
             arg(&shares, 1),
-            arg(&operands.positions, 1),
+            arg(positions, 1),
             arg(&dweights, 1),
             slots,
             groups.rows,
@@ -306,7 +320,7 @@ pub(super) fn backward(
         );
     }
     Gradients {
-        x: dx,
+        rows: dx_rows,
         weights: dweights,
         gate_up: dgate_up,
         down: ddown,

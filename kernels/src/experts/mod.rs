@@ -28,6 +28,7 @@ mod launch;
 pub mod reference;
 
 pub use fused::{ForwardPass, Gradients, WeightSums, backward, forward};
+pub(crate) use fused::{Matrices, Rows, combine, rows, rows_backward};
 
 use burn::tensor::Tensor;
 

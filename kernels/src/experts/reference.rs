@@ -12,9 +12,9 @@ pub struct Inputs {
     pub x: Tensor<2>,
     /// Weights of the chosen experts `[T, k]`.
     pub weights: Tensor<2>,
-    /// Gate and up projections `[E, 2F, H]`.
+    /// Gate and up projections `[G, 2F, H]`: routed experts, then shared ones.
     pub gate_up: Tensor<3>,
-    /// Down projections `[E, H, F]`.
+    /// Down projections `[G, H, F]`.
     pub down: Tensor<3>,
 }
 
@@ -81,6 +81,11 @@ impl Layout {
         }
     }
 
+    /// The blocks of matrices behind those of the plan's experts: shared ones.
+    fn shared(&self, inputs: &Inputs) -> std::ops::Range<usize> {
+        self.experts..inputs.gate_up.dims()[0]
+    }
+
     /// Rows in sorted order `[slots kept, width]` back to `[T, k, width]`.
     fn unsort(&self, mut rows: Vec<Tensor<2>>, width: usize, device: &Device) -> Tensor<3> {
         if self.dropped || rows.is_empty() {
@@ -104,7 +109,8 @@ fn halves(pre_activation: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     )
 }
 
-/// Returns `y` `[T, H]` and the pre-activation of each expert with work `[n, 2F]`.
+/// Returns `y` `[T, H]` and the pre-activation of each expert with work `[n, 2F]`, shared ones
+/// last.
 pub fn forward(inputs: &Inputs, layout: &Layout) -> (Tensor<2>, Vec<Tensor<2>>) {
     let [tokens, hidden] = inputs.x.dims();
     let mut outputs = Vec::with_capacity(layout.runs.len());
@@ -117,11 +123,19 @@ pub fn forward(inputs: &Inputs, layout: &Layout) -> (Tensor<2>, Vec<Tensor<2>>) 
         outputs.push(swiglu(gate, up).matmul(down.transpose()));
         pre_activations.push(pre);
     }
-    let y = layout
+    let mut y = layout
         .unsort(outputs, hidden, &inputs.x.device())
         .mul(inputs.weights.clone().unsqueeze_dim(2))
         .sum_dim(1)
         .reshape([tokens, hidden]);
+    for expert in layout.shared(inputs) {
+        let gate_up = expert_matrix(&inputs.gate_up, expert);
+        let pre = inputs.x.clone().matmul(gate_up.transpose());
+        let (gate, up) = halves(pre.clone());
+        let down = expert_matrix(&inputs.down, expert);
+        y = y.add(swiglu(gate, up).matmul(down.transpose()));
+        pre_activations.push(pre);
+    }
     (y, pre_activations)
 }
 
@@ -138,9 +152,11 @@ pub fn backward(
     let flat_weights = inputs.weights.clone().reshape([tokens * layout.top_k, 1]);
     let mut dx_rows = Vec::with_capacity(layout.runs.len());
     let mut dweight_rows = Vec::with_capacity(layout.runs.len());
-    let mut dgate_up: Vec<Option<Tensor<2>>> = vec![None; layout.experts];
-    let mut ddown: Vec<Option<Tensor<2>>> = vec![None; layout.experts];
-    for (run, pre) in layout.runs.iter().zip(pre_activations) {
+    let blocks = inputs.gate_up.dims()[0];
+    let mut dgate_up: Vec<Option<Tensor<2>>> = vec![None; blocks];
+    let mut ddown: Vec<Option<Tensor<2>>> = vec![None; blocks];
+    let mut pre_activations = pre_activations.into_iter();
+    for (run, pre) in layout.runs.iter().zip(pre_activations.by_ref()) {
         let weight = flat_weights.clone().select(0, run.slots.clone());
         let dy_rows = dy.clone().select(0, run.tokens.clone());
         let (gate, up) = halves(pre);
@@ -156,6 +172,20 @@ pub fn backward(
         dgate_up[run.expert] = Some(dpre.clone().transpose().matmul(rows));
         dx_rows.push(dpre.matmul(expert_matrix(&inputs.gate_up, run.expert)));
     }
+    let mut dx = layout
+        .unsort(dx_rows, hidden, &device)
+        .sum_dim(1)
+        .reshape([tokens, hidden]);
+    for (expert, pre) in layout.shared(inputs).zip(pre_activations) {
+        let (gate, up) = halves(pre);
+        let activation = swiglu(gate.clone(), up.clone());
+        ddown[expert] = Some(dy.clone().transpose().matmul(activation));
+        let dactivation = dy.clone().matmul(expert_matrix(&inputs.down, expert));
+        let (dgate, dup) = swiglu_backward(dactivation, gate, up);
+        let dpre = Tensor::cat(vec![dgate, dup], 1);
+        dgate_up[expert] = Some(dpre.clone().transpose().matmul(inputs.x.clone()));
+        dx = dx.add(dpre.matmul(expert_matrix(&inputs.gate_up, expert)));
+    }
     let stack = |matrices: Vec<Option<Tensor<2>>>, shape: [usize; 2]| {
         let matrices = matrices
             .into_iter()
@@ -164,10 +194,7 @@ pub fn backward(
         Tensor::stack::<3>(matrices, 0)
     };
     Gradients {
-        x: layout
-            .unsort(dx_rows, hidden, &device)
-            .sum_dim(1)
-            .reshape([tokens, hidden]),
+        x: dx,
         weights: layout
             .unsort(dweight_rows, 1, &device)
             .reshape([tokens, layout.top_k]),

@@ -14,8 +14,8 @@ use crate::matmul::{Access, Groups, Tier};
 /// of 16 bytes. Whether the device's subgroups allow it, [`Tier::of`] finds again.
 pub(super) fn takes(device: &Device, compute: Compute, inputs: usize, outputs: usize) -> bool {
     compute != Compute::F32
-        && inputs % 8 == 0
-        && outputs % 8 == 0
+        && inputs.is_multiple_of(8)
+        && outputs.is_multiple_of(8)
         && Dispatch::dtype_usage(device.as_dispatch(), compute.dtype())
             .contains(DTypeUsage::Accelerated)
 }

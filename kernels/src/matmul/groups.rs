@@ -111,6 +111,41 @@ impl Groups {
             tile_count,
         }
     }
+
+    /// `parts` runs of rows `0..rows`, for gradients whose sum over rows is taken in parts: the
+    /// groups are the parts. Products of rows don't take it.
+    pub fn parts(like: &CubeTensor, rows: usize, parts: usize) -> Self {
+        let ranges = empty(like, [2 * parts], DType::I32);
+        // SAFETY: as above.
+        unsafe {
+            part_kernel::launch_unchecked(
+                &like.client,
+                grid(parts.div_ceil(64)),
+                CubeDim::new_1d(64),
+                arg(&ranges, 1),
+                rows,
+                parts,
+            );
+        }
+        Self {
+            count: parts,
+            rows,
+            tokens: ranges.clone(),
+            tiles: ranges.clone(),
+            ranges,
+            tile_count: 0,
+        }
+    }
+}
+
+#[cube(launch_unchecked)]
+fn part_kernel(ranges: &mut [u32], rows: usize, parts: usize) {
+    let part = ABSOLUTE_POS;
+    if part < parts {
+        let length = rows.div_ceil(parts);
+        ranges[2 * part] = (part * length).min(rows) as u32;
+        ranges[2 * part + 1] = ((part + 1) * length).min(rows) as u32;
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -149,7 +184,7 @@ fn tile_kernel(
     if unit == 0 {
         before[0] = 0u32;
         for i in 0..256usize {
-            before[i + 1] = before[i] + before[i + 1];
+            before[i + 1] += before[i];
         }
     }
     sync_cube();

@@ -23,21 +23,39 @@ where
     kernels == Kernels::Fused && on_cube && experts <= MAX_EXPERTS
 }
 
-/// What a result of a decision got from behind it.
+/// What a result of a function with decisions in it got from behind: a router on its own, or a
+/// whole chain of experts.
 #[derive(Debug)]
-enum Message {
-    /// Gradients of the weights `[T, k]`.
-    Weights(Box<Tensor<2>>),
-    /// That of an objective.
-    Objective(Box<Objective>),
+pub(crate) enum Message {
+    /// The gradient of what the function itself gives: weights `[T, k]`, or a chain's last state
+    /// `[T, H]`.
+    Output(Box<Tensor<2>>),
+    /// That of an objective of the decision with this number.
+    Objective(usize, Box<Objective>),
 }
 
 /// The gradient `[1]` of an objective, and what that was made with.
 #[derive(Debug)]
-struct Objective {
+pub(crate) struct Objective {
     gradient: Tensor<1>,
     frequencies: Tensor<2, Int>,
     factors: TermFactors,
+}
+
+/// The gradient of the output, if one arrived, and of each of `decisions` decisions' objectives.
+pub(crate) fn sort_messages(
+    messages: Vec<Message>,
+    decisions: usize,
+) -> (Option<Tensor<2>>, Vec<Vec<Objective>>) {
+    let mut output = None;
+    let mut objectives: Vec<Vec<Objective>> = (0..decisions).map(|_| Vec::new()).collect();
+    for message in messages {
+        match message {
+            Message::Output(gradient) => output = Some(*gradient),
+            Message::Objective(decision, objective) => objectives[decision].push(*objective),
+        }
+    }
+    (output, objectives)
 }
 
 /// What a fused decision keeps for its objective and statistics.
@@ -49,17 +67,42 @@ pub struct Decision {
     /// Choices of each sequence `[S, E]`.
     pub chosen_by_sequence: Tensor<2, Int>,
     joint: Joint<Message>,
+    /// Its number among the decisions of the joint function.
+    number: usize,
 }
 
-/// Weights `[T, k]`, plan, and the rest.
-pub fn route(
-    logits: Tensor<2>,
+/// A decision without autodiff.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    /// `[T, k]`.
+    pub weights: Tensor<2>,
+    pub plan: Plan,
+    /// As in [`Decision`].
+    pub sums: Tensor<2>,
+    /// As in [`Decision`].
+    pub chosen_by_sequence: Tensor<2, Int>,
+}
+
+impl Choice {
+    /// The decision with this number of a function whose gradients `joint` makes.
+    pub(crate) fn decision(&self, joint: &Joint<Message>, number: usize) -> Decision {
+        Decision {
+            sums: self.sums.clone(),
+            chosen_by_sequence: self.chosen_by_sequence.clone(),
+            joint: joint.clone(),
+            number,
+        }
+    }
+}
+
+/// Decides for `logits` `[T, E]`, which take no part in autodiff.
+pub(crate) fn choose(
+    plain: &Tensor<2>,
     correction_bias: Option<&[f32]>,
     router: &Router,
     sequences: usize,
-) -> (Tensor<2>, Plan, Decision) {
-    let [tokens, experts] = logits.dims();
-    let plain = logits.clone().without_autodiff();
+) -> Choice {
+    let [tokens, experts] = plain.dims();
     let device = plain.device();
     let bias = match correction_bias {
         Some(bias) => Tensor::<1>::from_data(TensorData::new(bias.to_vec(), [experts]), &device)
@@ -86,40 +129,48 @@ pub fn route(
         capacity,
         [plan.0, plan.1, plan.2, plan.3].map(Tensor::from_dispatch),
     );
-    let router = *router;
-    let joint = Joint::new(&device, [logits.into()], move |messages, _| {
-        let gradient = backward(messages, &plain, &indices, &router, sequences);
-        [Some(gradient.into())]
-    });
-    let decision = Decision {
+    Choice {
+        weights: Tensor::from_dispatch(weights),
+        plan,
         sums: Tensor::from_dispatch(sums),
         chosen_by_sequence: Tensor::from_dispatch(chosen_by_sequence),
-        joint,
-    };
-    let weights = Tensor::<2>::from_dispatch(weights);
-    let weights = decision
-        .joint
-        .attach(weights, |gradient| Message::Weights(Box::new(gradient)));
-    (weights, plan, decision)
+    }
 }
 
-/// One kernel for the gradients that arrived, of weights and an objective together. A decision
-/// whose objective was taken more than once pays a kernel for each further one.
-fn backward(
-    messages: Vec<Message>,
+/// Weights `[T, k]`, plan, and the rest.
+pub fn route(
+    logits: Tensor<2>,
+    correction_bias: Option<&[f32]>,
+    router: &Router,
+    sequences: usize,
+) -> (Tensor<2>, Plan, Decision) {
+    let plain = logits.clone().without_autodiff();
+    let choice = choose(&plain, correction_bias, router, sequences);
+    let (router, indices) = (*router, choice.plan.indices.clone());
+    let device = plain.device();
+    let joint = Joint::new(&device, [logits.into()], move |messages, _| {
+        let (weights, mut objectives) = sort_messages(messages, 1);
+        let objectives = objectives.remove(0);
+        let gradient = backward(weights, objectives, &plain, &indices, &router, sequences);
+        [Some(gradient.into())]
+    });
+    let weights = joint.attach(choice.weights.clone(), |gradient| {
+        Message::Output(Box::new(gradient))
+    });
+    let decision = choice.decision(&joint, 0);
+    (weights, choice.plan, decision)
+}
+
+/// The gradient of the logits from those of the `weights` and of a decision's objectives: one
+/// kernel for the weights and an objective together, one for each further objective.
+pub(crate) fn backward(
+    weights: Option<Tensor<2>>,
+    objectives: Vec<Objective>,
     logits: &Tensor<2>,
     indices: &Tensor<2, Int>,
     router: &Router,
     sequences: usize,
 ) -> Tensor<2> {
-    let mut weights = None;
-    let mut objectives = Vec::new();
-    for message in messages {
-        match message {
-            Message::Weights(gradient) => weights = Some(*gradient),
-            Message::Objective(objective) => objectives.push(*objective),
-        }
-    }
     let run = |weights: Option<Tensor<2>>, objective: Option<Objective>| {
         let arriving = Arriving {
             weights: weights.is_some(),
@@ -165,13 +216,15 @@ impl Decision {
             factors,
         );
         let objective = Tensor::<1>::from_dispatch(objective);
+        let number = self.number;
         Terms {
             objective: self.joint.attach(objective, move |gradient| {
-                Message::Objective(Box::new(Objective {
+                let objective = Objective {
                     gradient,
                     frequencies,
                     factors,
-                }))
+                };
+                Message::Objective(number, Box::new(objective))
             }),
             values: Tensor::from_dispatch(values),
         }

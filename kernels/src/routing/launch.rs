@@ -138,7 +138,7 @@ impl RoutingBackend for Cube {
         // SAFETY: tiles hold tokens below `tokens` alone, lanes read and write experts below
         // `experts`, ranks are below `top_k`; every buffer has the shape that the kernel states.
         unsafe {
-            device::choose::launch_unchecked(
+            device::choice::choose::launch_unchecked(
                 &logits.client,
                 grid(tiles.count),
                 CubeDim::new_1d(UNITS as u32),
@@ -179,7 +179,7 @@ impl RoutingBackend for Cube {
         let counts = empty(&indices, [tiles.count, experts], DType::I32);
         // SAFETY: slots are below `tokens · top_k`, and an index that is no expert is passed over.
         unsafe {
-            device::count::launch_unchecked(
+            device::sort::count::launch_unchecked(
                 &indices.client,
                 grid(tiles.count),
                 CubeDim::new_1d(UNITS as u32),
@@ -207,7 +207,7 @@ impl RoutingBackend for Cube {
         let values = empty(&sums, [2], DType::F32);
         // SAFETY: sums have a row a sequence, frequencies as many rows as is said.
         unsafe {
-            device::terms::launch_unchecked(
+            device::losses::terms::launch_unchecked(
                 &sums.client,
                 grid(1),
                 CubeDim::new_1d(UNITS as u32),
@@ -254,7 +254,7 @@ impl RoutingBackend for Cube {
         // SAFETY: tokens and experts are below their counts; the gradients that do not arrive are
         // not read.
         unsafe {
-            device::backward::launch_unchecked(
+            device::losses::backward::launch_unchecked(
                 &logits.client,
                 grid(tokens.div_ceil(UNITS / rule.lanes)),
                 CubeDim::new_1d(UNITS as u32),
@@ -292,7 +292,7 @@ impl RoutingBackend for Cube {
         let length = count(&from);
         // SAFETY: both decisions are of the same tokens and chose experts that they have.
         unsafe {
-            device::transitions::launch_unchecked(
+            device::pairs::transitions::launch_unchecked(
                 &from.client,
                 grid(length.div_ceil(UNITS)),
                 CubeDim::new_1d(UNITS as u32),
@@ -393,7 +393,7 @@ fn scan(
     // SAFETY: columns beyond the experts touch sums alone; tiles and sequences are below their
     // counts.
     unsafe {
-        device::scan::launch_unchecked(
+        device::sort::scan::launch_unchecked(
             &counts.client,
             grid(if with_sums { experts + 2 } else { experts }),
             CubeDim::new_1d(UNITS as u32),
@@ -431,7 +431,7 @@ fn scatter(
     let capacity = capacity.unwrap_or(slots_count).min(slots_count);
     // SAFETY: slots are below `tokens · top_k`; a position is below the offset of the next expert.
     unsafe {
-        device::scatter::launch_unchecked(
+        device::sort::scatter::launch_unchecked(
             &indices.client,
             grid(tiles.count),
             CubeDim::new_1d(UNITS as u32),

@@ -22,10 +22,10 @@
 //! scores and choice with counts of each tile of tokens, a scan of the counts over tiles, and a
 //! stable scatter. Their workspace is some `2 · E · min(T / 64, 2048)` numbers. Sums are taken in
 //! an order that depends on the shape alone; only whole numbers are added atomically. More than
-//! 1024 experts, and every other device, take the [`reference`](self::reference).
+//! 1024 experts, and every other device, take the [reference](mod@reference).
 
 mod device;
-mod fused;
+pub(crate) mod fused;
 mod host_plan;
 mod launch;
 mod plan;
@@ -38,6 +38,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor};
 
 use crate::Kernels;
+use crate::vjp::Joint;
 
 /// How scores are made from logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ pub struct Router {
 pub struct Routing {
     /// Logits `[T, E]`.
     pub logits: Tensor<2>,
-    /// Weights of the chosen experts `[T, k]`.
+    /// Weights of the chosen experts `[T, k]`. In a fused chain they are untracked.
     pub weights: Tensor<2>,
     /// The chosen experts, and the order that sorts slots by expert.
     pub plan: Plan,
@@ -167,6 +168,26 @@ pub fn route(
 }
 
 impl Routing {
+    /// The decision with number `number` of a chain, whose gradients `joint` makes. Its logits and
+    /// weights take no part in autodiff themselves: their gradients are the chain's.
+    pub(crate) fn of_chain(
+        logits: Tensor<2>,
+        choice: &fused::Choice,
+        router: &Router,
+        sequences: usize,
+        joint: &Joint<fused::Message>,
+        number: usize,
+    ) -> Self {
+        Self {
+            logits,
+            weights: choice.weights.clone(),
+            plan: choice.plan.clone(),
+            scores: router.scores,
+            sequences,
+            fused: Some(choice.decision(joint, number)),
+        }
+    }
+
     /// Scores normalised over the experts `[T, E]`, tracked: the probabilities of balance losses.
     pub fn probabilities(&self) -> Tensor<2> {
         match self.scores {

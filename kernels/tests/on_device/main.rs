@@ -3,6 +3,7 @@
 
 mod adamw;
 mod attention;
+mod chain;
 mod cross_entropy;
 mod device;
 mod experts;

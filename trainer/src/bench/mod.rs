@@ -1,11 +1,11 @@
-//! Times one mixture-of-experts layer, router included, forward and backward.
+//! Times one mixture or chain of experts, routers included, forward and backward.
 
 use std::time::Instant;
 
-use bellows_engine::kernels::experts::reference::Inputs;
-use bellows_engine::kernels::experts::{Settings, backward, forward};
+use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
+use bellows_engine::kernels::experts::Settings;
 use bellows_engine::kernels::peak::peak_during;
-use bellows_engine::kernels::routing::{Router, ScoreFunction, route};
+use bellows_engine::kernels::routing::{Router, ScoreFunction};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::Serialize;
@@ -23,36 +23,44 @@ pub struct LayerShape {
     pub inner: usize,
     /// Experts.
     pub experts: usize,
-    /// Experts a token chooses.
+    /// Experts a token chooses in an iteration.
     pub top_k: usize,
+    /// Iterations of the chain; 1: a mixture.
+    pub iterations: usize,
 }
 
 impl LayerShape {
     /// The shapes that `bellows bench` knows by name.
     pub fn known() -> Vec<Self> {
         [
-            ("coe-paper", 32768, 1024, 704, 64, 8),
-            ("coe-half", 32768, 1024, 704, 64, 4),
-            ("olmoe", 16384, 2048, 1024, 64, 8),
-            ("mixtral-ish", 16384, 2048, 7168, 8, 2),
-            ("tiny", 8192, 512, 352, 32, 4),
-            ("lavapipe", 2048, 256, 256, 16, 4),
+            ("coe-paper", 32768, 1024, 704, 64, 8, 1),
+            ("coe-chain", 32768, 1024, 704, 64, 4, 2),
+            ("coe-half", 32768, 1024, 704, 64, 4, 1),
+            ("olmoe", 16384, 2048, 1024, 64, 8, 1),
+            ("mixtral-ish", 16384, 2048, 7168, 8, 2, 1),
+            ("tiny", 8192, 512, 352, 32, 4, 1),
+            ("lavapipe", 2048, 256, 256, 16, 4, 1),
         ]
         .into_iter()
-        .map(|(name, tokens, hidden, inner, experts, top_k)| Self {
-            name: name.to_owned(),
-            tokens,
-            hidden,
-            inner,
-            experts,
-            top_k,
-        })
+        .map(
+            |(name, tokens, hidden, inner, experts, top_k, iterations)| Self {
+                name: name.to_owned(),
+                tokens,
+                hidden,
+                inner,
+                experts,
+                top_k,
+                iterations,
+            },
+        )
         .collect()
     }
 
-    /// Floating-point operations of the experts forward: three products of `tokens · top_k` rows.
+    /// Floating-point operations of the experts forward: three products of `tokens · top_k` rows
+    /// an iteration.
     pub fn forward_operations(&self) -> f64 {
-        6.0 * (self.tokens * self.top_k) as f64 * (self.hidden * self.inner) as f64
+        let rows = self.tokens * self.top_k * self.iterations;
+        6.0 * rows as f64 * (self.hidden * self.inner) as f64
     }
 }
 
@@ -72,108 +80,103 @@ pub struct Measurement {
     pub extra_bytes: Option<u64>,
 }
 
-/// A layer's tensors on a device.
+/// A layer on a device: tokens, their gradients and routers in f32, as the residual stream has
+/// them, matrices of experts in the compute type.
 struct Layer {
-    logits: Tensor<2>,
-    gate_up: Tensor<3>,
-    down: Tensor<3>,
-    x: Tensor<2>,
+    inputs: Inputs,
     dy: Tensor<2>,
-    shape: LayerShape,
-    settings: Settings,
+    rule: Rule,
 }
 
 impl Layer {
     fn new(shape: &LayerShape, settings: Settings, device: &Device) -> Self {
         let noise = Distribution::Normal(0.0, 0.02);
-        let unit = Distribution::Normal(0.0, 1.0);
         let &LayerShape {
             tokens,
             hidden,
             inner,
             experts,
+            top_k,
+            iterations,
             ..
         } = shape;
-        let fused = settings.kernels == Kernels::Fused && settings.compute != Compute::F32;
-        let matrices = |matrix: Tensor<3>| {
-            if fused {
-                convert::convert(matrix, settings.compute)
+        let halved = settings.kernels == Kernels::Fused && settings.compute != Compute::F32;
+        let matrices = |shape: [usize; 3]| {
+            let values = Tensor::random(shape, noise, device);
+            if halved {
+                convert::convert(values, settings.compute)
             } else {
-                matrix
+                values
             }
         };
-        let rows = |rows: Tensor<2>| {
-            if fused {
-                convert::convert(rows, settings.compute)
-            } else {
-                rows
-            }
-        };
+        let unit = Distribution::Normal(0.0, 1.0);
         Self {
-            logits: Tensor::random([tokens, experts], unit, device),
-            gate_up: matrices(Tensor::random([experts, 2 * inner, hidden], noise, device)),
-            down: matrices(Tensor::random([experts, hidden, inner], noise, device)),
-            x: rows(Tensor::random([tokens, hidden], unit, device)),
-            dy: rows(Tensor::random([tokens, hidden], noise, device)),
-            shape: shape.clone(),
-            settings,
+            inputs: Inputs {
+                x: Tensor::random([tokens, hidden], unit, device),
+                routers: Tensor::random([iterations, experts, hidden], noise, device),
+                gate_up: matrices([experts, 2 * inner, hidden]),
+                down: matrices([experts, hidden, inner]),
+            },
+            dy: Tensor::random([tokens, hidden], noise, device),
+            rule: Rule {
+                router: Router {
+                    scores: ScoreFunction::Softmax,
+                    top_k,
+                    group_limit: None,
+                    normalise: true,
+                    scale: 1.0,
+                    capacity_factor: None,
+                },
+                iterations,
+                residual: iterations > 1,
+                sequences: 1,
+                settings,
+            },
         }
     }
 
     /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
     fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
-        use bellows_engine::kernels::experts::reference::{self, Layout};
-        let router = Router {
-            scores: ScoreFunction::Softmax,
-            top_k: self.shape.top_k,
-            group_limit: None,
-            normalise: true,
-            scale: 1.0,
-            capacity_factor: None,
-        };
-        let kernels = self.settings.kernels;
-        let routing = route(self.logits.clone(), None, &router, 1, kernels);
-        let inputs = Inputs {
-            x: self.x.clone(),
-            weights: routing.weights.clone(),
-            gate_up: self.gate_up.clone(),
-            down: self.down.clone(),
-        };
-        let flat = |gradients: bellows_engine::kernels::experts::Gradients| {
-            vec![
-                gradients.x.flatten(0, 1),
-                gradients.weights.flatten(0, 1),
-                gradients.gate_up.flatten(0, 2),
-                gradients.down.flatten(0, 2),
-            ]
-        };
-        if kernels == Kernels::Reference {
-            let layout = Layout::new(&routing.plan, &self.x.device());
-            let (y, pre) = reference::forward(&inputs, &layout);
-            let mut held = vec![y.flatten(0, 1)];
-            if with_backward {
-                held.extend(flat(reference::backward(
-                    self.dy.clone(),
-                    &inputs,
-                    &layout,
-                    pre,
-                )));
-            }
-            return held;
+        if self.rule.settings.kernels == Kernels::Reference {
+            return self.reference_pass(with_backward);
         }
-        let pass = forward(&inputs, &routing.plan, None, self.settings);
-        let mut held = vec![pass.y.flatten(0, 1)];
+        let pass = forward(&self.inputs, &[], &self.rule);
+        let mut held = vec![pass.y.clone().flatten(0, 1)];
         if with_backward {
-            held.extend(flat(backward(
-                self.dy.clone(),
-                &inputs,
-                &routing.plan,
-                pass.kept,
-                None,
-                self.settings,
-            )));
+            let gradients = backward(self.dy.clone(), &self.inputs, pass, None, &self.rule);
+            held.extend([
+                gradients.x.flatten(0, 1),
+                gradients.routers.flatten(0, 2),
+                gradients.matrices.gate_up.flatten(0, 2),
+                gradients.matrices.down.flatten(0, 2),
+            ]);
         }
         held
+    }
+
+    /// The same in plain operations, backward by autodiff.
+    fn reference_pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
+        if !with_backward {
+            let (y, _) = reference::chain(self.inputs.clone(), &[], &self.rule);
+            return vec![y.flatten(0, 1)];
+        }
+        let leaf = |tensor: Tensor<3>| tensor.autodiff().require_grad();
+        let tracked = Inputs {
+            x: self.inputs.x.clone().autodiff().require_grad(),
+            routers: leaf(self.inputs.routers.clone()),
+            gate_up: leaf(self.inputs.gate_up.clone()),
+            down: leaf(self.inputs.down.clone()),
+        };
+        let (y, _) = reference::chain(tracked.clone(), &[], &self.rule);
+        let gradients = y.clone().mul(self.dy.clone().autodiff()).sum().backward();
+        let stacks = [tracked.routers, tracked.gate_up, tracked.down];
+        let x = tracked.x.grad(&gradients).map(|x| x.flatten(0, 1));
+        let stacks = stacks.iter().filter_map(|tensor| tensor.grad(&gradients));
+        [y.without_autodiff().flatten(0, 1)]
+            .into_iter()
+            .chain(x)
+            .chain(stacks.map(|stack| stack.flatten(0, 2)))
+            .collect()
     }
 }
 

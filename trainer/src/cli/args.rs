@@ -350,7 +350,7 @@ Examples:
   bellows bench tiny --precision f32         one layer in one type
   bellows bench lavapipe --reference         beside plain tensor operations on the same device")]
 pub struct BenchArgs {
-    /// Layers to time: coe-paper, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
+    /// Layers to time: coe-paper, coe-chain, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
     #[arg(value_name = "LAYER")]
     pub shapes: Vec<String>,
     /// Device: auto, cpu, gpu or gpu:INDEX

@@ -123,6 +123,7 @@ fn print(report: &Report, ui: &Ui) {
         "F",
         "E",
         "k",
+        "C",
         "type",
         "kernels",
         "forward ms",
@@ -131,7 +132,7 @@ fn print(report: &Report, ui: &Ui) {
         "extra memory",
         "first s",
     ])
-    .right(&[1, 2, 3, 4, 5, 8, 9, 10, 11, 12]);
+    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]);
     for line in &report.results {
         let shape = &line.shape;
         let figures = match &line.measured {
@@ -152,6 +153,7 @@ fn print(report: &Report, ui: &Ui) {
             shape.inner.to_string(),
             shape.experts.to_string(),
             shape.top_k.to_string(),
+            shape.iterations.to_string(),
             line.precision.to_owned(),
             line.kernels.to_owned(),
             forward,

@@ -33,6 +33,8 @@ const VARIANTS: [(&str, &[&str]); 5] = [
             "router.balance='global-running'",
             "router.balance_coefficient=0.05",
             "model.use_igate=false",
+            // No part of a checkpoint, and none that a resumed run may miss there.
+            "model.kernels='reference'",
         ],
     ),
     (

@@ -184,3 +184,13 @@ fn the_reference_objective_counts_like_the_reference() {
     let silent = reference_objective(&json, &config).expect("numbers");
     assert_eq!(silent.balance, BalanceScope::None);
 }
+
+#[test]
+fn what_computes_a_model_is_not_written_with_it() {
+    let mut config = from_json(&reference("coe_deepseekv2")).expect("readable");
+    let fused = to_json(&config, None, None).expect("expressible");
+    config.kernels = bellows_kernels::Kernels::Reference;
+    assert_eq!(to_json(&config, None, None).expect("expressible"), fused);
+    assert_eq!(own_json(&config, None, None)[OWN_KEY], fused[OWN_KEY]);
+    assert!(fused[OWN_KEY].get("kernels").is_none());
+}

@@ -1,0 +1,174 @@
+//! Host code of the chain's own kernels.
+
+use burn::backend::{DType, TensorMetadata};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::device::{self, TOKENS, UNITS, WIDTH};
+use crate::convert::element;
+use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::matmul::launch::{Stacked, gradient, rows};
+use crate::matmul::{Access, Groups, Tier};
+
+/// Experts up to which the logits are sums in a workgroup's registers.
+pub(super) const MAX_FUSED_EXPERTS: usize = 4 * WIDTH;
+
+/// Fewest tokens of a part of a sum over tokens, and most parts.
+const PART: usize = 256;
+const MAX_PARTS: usize = 64;
+
+/// Edge of the routers' tiles.
+const EDGE: usize = 64;
+
+fn lanes(hidden: usize) -> usize {
+    if hidden.is_multiple_of(4) { 4 } else { 1 }
+}
+
+/// Sorted rows of T tokens, and how they are summed.
+pub(super) struct Sorted {
+    /// `[rows, H]` in the compute type.
+    pub rows: CubeTensor,
+    /// `[T · k]`.
+    pub positions: CubeTensor,
+    /// `[T, H]` f32, if it is added.
+    pub residual: Option<CubeTensor>,
+    pub top_k: usize,
+}
+
+impl Sorted {
+    fn tokens(&self) -> usize {
+        count(&self.positions) / self.top_k
+    }
+
+    fn hidden(&self) -> usize {
+        self.rows.shape()[1]
+    }
+
+    fn shared(&self) -> usize {
+        (self.rows.shape()[0] - count(&self.positions)) / self.tokens()
+    }
+}
+
+/// The next state `[T, H]` and logits `[T, E]`, f32, from rows weighted by `weights` `[T, k]` and
+/// the next router `[E, H]` with at most [`MAX_FUSED_EXPERTS`].
+pub(super) fn combine_logits(
+    sorted: Sorted,
+    weights: CubeTensor,
+    router: CubeTensor,
+) -> (CubeTensor, CubeTensor) {
+    let (tokens, hidden) = (sorted.tokens(), sorted.hidden());
+    let (weights, router) = (contiguous(weights), contiguous(router));
+    let residual = sorted.residual.clone().map(contiguous);
+    let experts = router.shape()[0];
+    let state = empty(&sorted.rows, [tokens, hidden], DType::F32);
+    let logits = empty(&sorted.rows, [tokens, experts], DType::F32);
+    let lanes = lanes(hidden);
+    // SAFETY: the kernel checks tokens, columns, experts, and positions past the rows.
+    unsafe {
+        device::combine_logits::launch_unchecked(
+            &sorted.rows.client,
+            grid(tokens.div_ceil(TOKENS)),
+            CubeDim::new_1d(UNITS as u32),
+            lanes,
+            arg(&sorted.rows, lanes),
+            arg(&sorted.positions, 1),
+            arg(&weights, 1),
+            arg(residual.as_ref().unwrap_or(&router), lanes),
+            arg(&router, lanes),
+            arg(&state, lanes),
+            arg(&logits, 1),
+            tokens,
+            hidden,
+            experts,
+            sorted.top_k,
+            sorted.shared(),
+            residual.is_some(),
+            experts.div_ceil(WIDTH),
+            element(&sorted.rows),
+        );
+    }
+    (state, logits)
+}
+
+/// The gradient of a state `[T, H]`, f32, from those of its rows, of what it was added to, and of
+/// the logits `[T, E]` of its `router` `[E, H]`.
+pub(super) fn combine_gradient(
+    sorted: Sorted,
+    dlogits: CubeTensor,
+    router: CubeTensor,
+) -> CubeTensor {
+    let (tokens, hidden) = (sorted.tokens(), sorted.hidden());
+    let (dlogits, router) = (contiguous(dlogits), contiguous(router));
+    let residual = sorted.residual.clone().map(contiguous);
+    let out = empty(&sorted.rows, [tokens, hidden], DType::F32);
+    let lanes = lanes(hidden);
+    // SAFETY: as above.
+    unsafe {
+        device::combine_gradient::launch_unchecked(
+            &sorted.rows.client,
+            grid(tokens.div_ceil(TOKENS) * hidden.div_ceil(WIDTH)),
+            CubeDim::new_1d(UNITS as u32),
+            lanes,
+            arg(&sorted.rows, lanes),
+            arg(&sorted.positions, 1),
+            arg(residual.as_ref().unwrap_or(&router), lanes),
+            arg(&dlogits, 1),
+            arg(&router, lanes),
+            arg(&out, lanes),
+            tokens,
+            hidden,
+            router.shape()[0],
+            sorted.top_k,
+            sorted.shared(),
+            residual.is_some(),
+            element(&sorted.rows),
+        );
+    }
+    out
+}
+
+/// Logits `[T, E]` of tokens `[T, H]` by a router `[E, H]`, all f32: plain tiles that are narrow
+/// enough for the few experts.
+pub(super) fn logits(x: CubeTensor, router: CubeTensor) -> CubeTensor {
+    let (x, router) = (contiguous(x), contiguous(router));
+    let (tokens, hidden) = (x.shape()[0], x.shape()[1]);
+    let experts = router.shape()[0];
+    let out = empty(&x, [tokens, experts], DType::F32);
+    rows(
+        &Groups::dense(&x, tokens, EDGE),
+        Tier::Plain { edge: EDGE },
+        &x,
+        Access::ROWS,
+        Stacked {
+            buffer: &router,
+            rows: experts,
+            columns: hidden,
+        },
+        Access::ROWS,
+        &out,
+    );
+    out
+}
+
+/// Parts `[P, E, H]` of the router's gradient `dlogitsᵀ x`, f32: the sum over many tokens fills
+/// the device only if it is taken in parts.
+pub(super) fn router_gradient(dlogits: CubeTensor, x: CubeTensor) -> CubeTensor {
+    let (dlogits, x) = (contiguous(dlogits), contiguous(x));
+    let (tokens, experts) = (dlogits.shape()[0], dlogits.shape()[1]);
+    let hidden = x.shape()[1];
+    let parts = (tokens / PART).clamp(1, MAX_PARTS);
+    let out = empty(&x, [parts, experts, hidden], DType::F32);
+    gradient(
+        &Groups::parts(&x, tokens, parts),
+        Tier::Plain { edge: EDGE },
+        &dlogits,
+        Access::K_ROWS,
+        experts,
+        &x,
+        Access::K_ROWS,
+        hidden,
+        &out,
+        false,
+    );
+    out
+}
