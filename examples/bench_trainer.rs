@@ -150,6 +150,7 @@ fn main() -> Result<(), bellows::error::Error> {
         skipped_in_a_row: 0,
         validation_loss: None,
         loss_scale: None,
+        steering: bellows::control::Steering::default(),
         loader: session.loader.state(),
         dataset: session.dataset.id().clone(),
     };

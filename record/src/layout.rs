@@ -8,6 +8,8 @@ pub(crate) const PLAN: &str = "plan.json";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const EVENTS: &str = "events.jsonl";
 pub(crate) const SAMPLES: &str = "samples.jsonl";
+#[cfg(unix)]
+pub(crate) const CONTROL: &str = "control.sock";
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const TRACES: &str = "traces";
 pub(crate) const PROBE: &str = "probe.arrow";

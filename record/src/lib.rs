@@ -46,6 +46,7 @@
 //! | `traces/<step>.<n>.arrow` | probe token × layer × iteration × slot | Arrow IPC file |
 //! | `checkpoints/<step>/` | a checkpoint; complete if it is there | the trainer's |
 //! | `lock` | held by the process that writes the run | |
+//! | `control.sock` | where a live run takes commands ([`control`]) | JSON lines |
 //!
 //! `<n>` is a segment's number, `<step>` has at least eight digits. A name that begins with
 //! `.tmp-` is being written. A file that has nothing to hold is not there.
@@ -180,6 +181,7 @@
 //!   touched, and the error reaches the writer's caller.
 
 mod clock;
+pub mod control;
 mod error;
 mod layout;
 mod liveness;

@@ -44,6 +44,9 @@ pub struct DeviceInfo {
     pub precision: String,
     /// The device's memory in bytes, where it is known: the limit line of a memory chart.
     pub memory_bytes: Option<u64>,
+    /// Floating-point operations a second of a large matrix product in `precision`, measured when the
+    /// process opened the device: what a model's arithmetic is compared with.
+    pub peak_flops: Option<f64>,
 }
 
 /// The model in numbers.
@@ -74,6 +77,10 @@ pub struct ModelSummary {
     pub vocabulary_size: u32,
     /// Tokens in one training sequence.
     pub sequence_length: u32,
+    /// Floating-point operations of forward and backward pass a trained token, by the model's shape:
+    /// six for each multiply-add of a token's matrix products. Attention's scores, elementwise work and
+    /// recomputation are not in it.
+    pub flops_per_token: Option<f64>,
 }
 
 /// `manifest.json`: what a run is, who writes it, and how far it has come.

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod control;
 pub mod device;
 pub mod error;
 pub mod models;

@@ -6,6 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::steer::{CtlArgs, ExportMetricsArgs, StatusArgs, TuiArgs};
 use super::values::{ByteSize, CheckpointChoice};
 use crate::config::Override;
 use crate::device::DeviceChoice;
@@ -21,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   bellows train examples/rust-code.toml      train on the Rust sources that cargo has fetched
   bellows runs                               what was trained, and how far
+  bellows tui                                watch and steer it
   bellows resume runs/rust-code              go on where a run stopped
   bellows generate runs/rust-code -p 'fn '   let it write
   bellows devices                            what this machine can train on
@@ -104,6 +106,14 @@ pub enum Command {
     Config(ConfigArgs),
     /// List runs and how far they are
     Runs(RunsArgs),
+    /// Steer a live run: pause, checkpoint, learning rate, …
+    Ctl(CtlArgs),
+    /// Tell how far a run is
+    Status(StatusArgs),
+    /// Write a run's metrics as a table
+    ExportMetrics(ExportMetricsArgs),
+    /// Watch and steer runs in the terminal
+    Tui(TuiArgs),
     /// Print a shell's completion script
     Completions(CompletionsArgs),
 }
@@ -174,7 +184,8 @@ impl TrainArgs {
 Examples:
   bellows resume runs/rust-code
   bellows resume runs/rust-code --steps 4000     go further than first planned
-  bellows resume runs/rust-code --from 500       go back to step 500; later steps are replaced")]
+  bellows resume runs/rust-code --from 500       go back to step 500; later steps are replaced
+  bellows resume runs/rust-code --from 500 --branch other    the same in a new run; this one stays")]
 pub struct ResumeArgs {
     /// Folder of the run
     #[arg(value_name = "RUN")]
@@ -185,6 +196,9 @@ pub struct ResumeArgs {
     /// Checkpoint to go on from: a step, "best" or "last"
     #[arg(long, value_name = "STEP", default_value_t)]
     pub from: CheckpointChoice,
+    /// Go on in a new run of this name beside it, and leave this one as it is
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
     /// Where to train: auto, cpu, gpu or gpu:N (default: as the run says)
     #[arg(long)]
     pub device: Option<DeviceChoice>,

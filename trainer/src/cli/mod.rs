@@ -1,12 +1,14 @@
 //! The command line: what can be typed, and which command runs.
 
 mod args;
+mod steer;
 mod values;
 
 pub use args::{
     BenchArgs, Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs,
     ExportArgs, GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
 };
+pub use steer::{CtlArgs, CtlCommand, ExportMetricsArgs, StatusArgs, TuiArgs};
 pub use values::{ByteSize, CheckpointChoice};
 
 use std::process::ExitCode;
@@ -41,6 +43,10 @@ fn dispatch(command: Command, ui: &Ui) -> Result<(), Error> {
         Command::Devices(args) => commands::devices::run(args, ui),
         Command::Config(args) => commands::config::run(args, ui),
         Command::Runs(args) => commands::runs::run(args, ui),
+        Command::Ctl(args) => commands::ctl::run(args, ui),
+        Command::Status(args) => commands::status::run(args, ui),
+        Command::ExportMetrics(args) => commands::export_metrics::run(args, ui),
+        Command::Tui(args) => commands::tui::run(args, ui),
         Command::Completions(args) => commands::completions::run(args, ui),
     }
 }

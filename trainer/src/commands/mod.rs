@@ -3,12 +3,16 @@
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod ctl;
 pub mod devices;
 pub mod eval;
 pub mod export;
+pub mod export_metrics;
 pub mod generate;
 pub mod import;
 pub mod resume;
 pub mod runs;
+pub mod status;
 pub mod train;
+pub mod tui;
 pub mod verify;

@@ -1,13 +1,15 @@
 //! `bellows resume`.
 
-use bellows_record::{RunReader, RunWriter, list_checkpoints};
+use std::path::Path;
+
+use bellows_record::{Event, EventKind, RunReader, RunWriter, list_checkpoints};
 
 use super::train::{announce, listen, tell};
 use crate::cli::ResumeArgs;
 use crate::config::{Override, RunConfig};
 use crate::error::Error;
 use crate::models::{checkpoint_state, resolve};
-use crate::run::{Session, train};
+use crate::run::{Session, Stop, train};
 use crate::ui::Ui;
 
 /// Goes on with a run from one of its checkpoints.
@@ -22,6 +24,9 @@ pub fn run(args: ResumeArgs, ui: &Ui) -> Result<(), Error> {
     }
     if let Some(device) = args.device {
         overrides.push(Override::text("--device", "run.device", device.to_string()));
+    }
+    if let Some(name) = &args.branch {
+        overrides.push(Override::text("--branch", "run.name", name));
     }
     let file = args.run.join("config.toml").display().to_string();
     let loaded = RunConfig::parse(&reader.config()?, &file, &overrides)?;
@@ -39,6 +44,9 @@ pub fn run(args: ResumeArgs, ui: &Ui) -> Result<(), Error> {
         .help("give a larger number of steps with --steps N"));
     }
     let stop = listen(ui)?;
+    if args.branch.is_some() {
+        return branch(&args, loaded.config, &checkpoint, &stop, ui);
+    }
     ui.status(
         "Resuming",
         format!("{} from step {step}", args.run.display()),
@@ -52,6 +60,53 @@ pub fn run(args: ResumeArgs, ui: &Ui) -> Result<(), Error> {
     announce(&session, ui);
     let outcome = train(session, writer, &stop, ui, args.json)?;
     tell(&outcome, &args.run, args.json, ui);
+    Ok(())
+}
+
+/// Goes on from `checkpoint` in a new run beside the old one. The checkpoint is copied first, so
+/// that the new run can be resumed whatever happens to the old one.
+fn branch(
+    args: &ResumeArgs,
+    config: RunConfig,
+    checkpoint: &Path,
+    stop: &Stop,
+    ui: &Ui,
+) -> Result<(), Error> {
+    let step = checkpoint_state(checkpoint)?.step;
+    let root = args.run.canonicalize().ok();
+    let root = root.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
+    let origin = format!("{} at step {step}", args.run.display());
+    ui.status("Branching", format!("off {origin}"));
+    let session = Session::resume(config, checkpoint, stop, ui)?;
+    let name = session.config.run.name.as_deref().unwrap_or("run");
+    let toml = session.config.to_toml()?;
+    let writer = RunWriter::create(root, name, session.info(), &toml)?;
+    copy_checkpoint(&writer, checkpoint, step)?;
+    let reason = format!("a branch of {origin}");
+    writer.event(Event::new(step, EventKind::Started, reason))?;
+    announce(&session, ui);
+    let path = writer.path().to_owned();
+    let outcome = train(session, writer, stop, ui, args.json)
+        .inspect_err(|_| ui.note(format!("the run is in {}", path.display())))?;
+    tell(&outcome, &path, args.json, ui);
+    Ok(())
+}
+
+fn copy_checkpoint(writer: &RunWriter, from: &Path, step: u64) -> Result<(), Error> {
+    let pending = writer.begin_checkpoint(step)?;
+    let copy = || -> std::io::Result<()> {
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                std::fs::copy(entry.path(), pending.path().join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    };
+    copy().map_err(|error| {
+        Error::input(format!("cannot copy the checkpoint {}: {error}", from.display()))
+    })?;
+    pending.commit()?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod choice;
 mod contain;
 mod details;
 mod host;
+mod peak;
 mod precision;
 mod self_test;
 
@@ -88,8 +89,9 @@ impl OpenDevice {
         }
     }
 
-    /// The device as a run's manifest describes it. `dtype` is the type of the weights,
-    /// `precision` that in which matrices are multiplied.
+    /// The device as a run's manifest describes it, its peak measured on the spot, which takes a
+    /// fraction of a second. `dtype` is the type of the weights, `precision` that in which
+    /// matrices are multiplied.
     pub fn record(&self, dtype: &str, precision: &str) -> bellows_record::DeviceInfo {
         let adapter = self.adapter.as_ref();
         bellows_record::DeviceInfo {
@@ -106,6 +108,7 @@ impl OpenDevice {
             dtype: dtype.into(),
             precision: precision.into(),
             memory_bytes: self.memory_bytes(),
+            peak_flops: peak::measure(&self.device, precision),
         }
     }
 }

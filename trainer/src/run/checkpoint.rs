@@ -17,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::config::CheckpointSection;
+use crate::control::Steering;
 use crate::error::Error;
 use crate::models::map_file;
 use crate::models::{Texts, best_checkpoint, checkpoint_state, write_model, write_tensors};
@@ -43,6 +44,9 @@ pub struct State {
     pub loader: LoaderState,
     /// The data.
     pub dataset: DatasetId,
+    /// What was changed from outside.
+    #[serde(default)]
+    pub steering: Steering,
 }
 
 /// Handles of everything to be written. Tensors are never changed in place while a handle to them

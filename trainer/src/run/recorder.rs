@@ -46,6 +46,11 @@ impl Recorder {
         }
     }
 
+    /// Records at other intervals from the next step on.
+    pub fn configure(&mut self, settings: RecordSection) {
+        self.settings = settings;
+    }
+
     /// The run's record.
     pub fn writer(&self) -> &Arc<RunWriter> {
         &self.writer

@@ -139,6 +139,8 @@ impl Session {
                 hidden_size: model.hidden_size as u32,
                 vocabulary_size: model.vocab_size as u32,
                 sequence_length: self.config.train.sequence_length as u32,
+                // A multiply-add is two operations; backward takes twice what forward does.
+                flops_per_token: Some(6.0 * parameters.computed as f64),
             },
             total_steps: self.config.train.steps,
         }

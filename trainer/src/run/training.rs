@@ -1,5 +1,7 @@
 //! The training loop.
 
+mod steer;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use bellows_engine::objective::update_correction_bias;
 use bellows_engine::optim::{AdamW, LossScale};
 use bellows_engine::step::{self, MicroBatch};
 use bellows_record::{
-    Event, EventKind, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
+    Event, EventKind, RunReader, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
 };
 use burn::module::Module;
 use burn::tensor::Device;
@@ -21,6 +23,7 @@ use serde_json::json;
 use super::recorder::{due, memory_use};
 use super::{Checkpoints, Recorder, Session, State, Stop, continue_text, micro_batch};
 use crate::config::RunConfig;
+use crate::control::{Control, Steering};
 use crate::error::Error;
 use crate::models::{best_checkpoint, checkpoint_state};
 use crate::ui::{StepReport, TrainingPlan, TrainingProgress, Ui};
@@ -118,6 +121,11 @@ struct Loop<'a> {
     best_validation: Option<f64>,
     peak_memory: u64,
     saved: Option<u64>,
+    control: Control,
+    paused: bool,
+    told_to_stop: bool,
+    /// The last step's row, which an evaluation asked for from outside completes.
+    last_row: Option<StepMetrics>,
 }
 
 impl<'a> Loop<'a> {
@@ -129,7 +137,7 @@ impl<'a> Loop<'a> {
         json: bool,
     ) -> Result<Self, Error> {
         let Session {
-            config,
+            mut config,
             device,
             dataset,
             loader,
@@ -151,6 +159,15 @@ impl<'a> Loop<'a> {
             loss_scale: None,
             loader: loader.state(),
             dataset: dataset.id().clone(),
+            steering: Steering::default(),
+        });
+        state.steering.apply_to(&mut config.record);
+        if let Some(words) = state.steering.words() {
+            ui.note(format!("steered as before: {words}"));
+        }
+        let control = Control::listen(writer.path()).unwrap_or_else(|error| {
+            ui.warn(format!("the run cannot be steered from outside: {error}"));
+            Control::deaf()
         });
         // Only f16 has a range so small that gradients vanish below it.
         state.loss_scale = (precision.compute == Compute::F16).then(|| {
@@ -170,9 +187,12 @@ impl<'a> Loop<'a> {
         let kind = if resumed {
             EventKind::Resumed
         } else {
-            recorder.write_probe()?;
             EventKind::Started
         };
+        // A branch goes on from a checkpoint too, in a directory that has none yet.
+        if RunReader::open(writer.path())?.probe()?.is_empty() {
+            recorder.write_probe()?;
+        }
         let began = Event::new(state.step, kind, "")
             .elapsed(state.seconds)
             .with("precision", precision.name())
@@ -210,6 +230,10 @@ impl<'a> Loop<'a> {
             best_validation,
             peak_memory: 0,
             saved: resumed.then_some(state.step),
+            control,
+            paused: false,
+            told_to_stop: false,
+            last_row: None,
             state,
         })
     }
@@ -217,11 +241,16 @@ impl<'a> Loop<'a> {
     fn run(&mut self) -> Result<Outcome, Error> {
         // A run resumed at its last step has nothing left to do but its end.
         let mut ending = self.ending();
+        self.publish();
         let stopped = loop {
+            if ending.is_none() {
+                ending = self.obey()?;
+            }
             match ending {
                 Some(stopped) => break stopped,
                 None => ending = self.step()?,
             }
+            self.publish();
         };
         self.finish(stopped)
     }
@@ -235,13 +264,14 @@ impl<'a> Loop<'a> {
     fn step(&mut self) -> Result<Option<Option<String>>, Error> {
         let began = Instant::now();
         let step = self.state.step + 1;
-        let batches: Vec<Batch> = (0..self.config.train.accumulation)
+        let batches: Vec<Batch> = (0..self.state.steering.accumulation(&self.config.train))
             .map(|_| self.loader.next_batch())
             .collect();
         let micro: Vec<MicroBatch> = batches.iter().map(micro_batch).collect();
         let total = self.config.train.steps;
-        let learning_rate =
-            self.config.optimizer.learning_rate * self.config.schedule.factor(step, total);
+        let learning_rate = self.config.optimizer.learning_rate
+            * self.config.schedule.factor(step, total)
+            * self.state.steering.learning_rate_scale;
 
         self.recorder.begin(step, held(&self.model));
         let objective = &self.config.router;
@@ -336,6 +366,9 @@ impl<'a> Loop<'a> {
         if self.stop.requested() {
             return Some(Some("interrupted".to_owned()));
         }
+        if self.told_to_stop {
+            return Some(Some("stopped from outside".to_owned()));
+        }
         let minutes = self.config.train.max_minutes?;
         (self.started.elapsed().as_secs_f64() >= minutes * 60.0)
             .then(|| Some(format!("time limit of {minutes} minutes")))
@@ -425,6 +458,7 @@ impl<'a> Loop<'a> {
         if let Some(live) = &mut self.live {
             live.step(report);
         }
+        self.last_row = Some(metrics.clone());
         let wanted = due(self.config.record.metrics_every, metrics.step)
             || metrics.step == self.config.train.steps
             || metrics.validation_loss.is_some()
@@ -536,7 +570,7 @@ impl<'a> Loop<'a> {
         if let Some(live) = self.live.take() {
             live.finish();
         }
-        let interrupted = self.stop.requested();
+        let interrupted = self.stop.requested() || self.told_to_stop;
         let mut samples = Vec::new();
         if !interrupted {
             if self.state.validation_loss.is_none() {
