@@ -8,6 +8,7 @@ mod doc;
 mod report;
 mod run;
 mod select;
+mod spirv;
 mod stream;
 mod transcript;
 
@@ -34,6 +35,9 @@ pub struct Options {
     /// Run the device-dependent tests on the wgpu device and nothing else.
     #[arg(long)]
     gpu_only: bool,
+    /// Build to SPIR-V and run the kernels' device-dependent tests on SwiftShader, nothing else.
+    #[arg(long, conflicts_with_all = ["cpu_only", "gpu_only", "features"])]
+    spirv: bool,
     /// Features to build with, as cargo takes them (`vulkan`, `metal`).
     #[arg(long, value_name = "FEATURES")]
     features: Option<String>,
@@ -44,6 +48,9 @@ pub struct Options {
 
 /// Builds and runs the tests. Failing tests are in the report; an error means that they could not be run at all.
 pub fn run(options: &Options) -> Result<Report, Error> {
+    if options.spirv {
+        return spirv::run(options);
+    }
     let workspace = Workspace::load()?;
     // Before the build, which takes minutes: a person can act on it meanwhile.
     let device = if options.cpu_only {
@@ -93,7 +100,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
             .iter()
             .filter(|program| select::may_depend_on_device(program))
         {
-            let row = on_gpu(program, &selection, missing);
+            let row = on_gpu(program, &selection, Device::Gpu, missing);
             report.extend(settled(Device::Gpu, program, row));
         }
     }
@@ -122,6 +129,7 @@ fn on_cpu(program: &TestProgram, selection: &Selection) -> Result<Option<Row>, E
 fn on_gpu(
     program: &TestProgram,
     selection: &Selection,
+    device: Device,
     missing: Option<&String>,
 ) -> Result<Option<Row>, Error> {
     let names = selection.on_device(program, run::list(program, selection.everything())?);
@@ -129,7 +137,7 @@ fn on_gpu(
         return Ok(None);
     }
     let Some(reason) = missing else {
-        return run::tests(program, Device::Gpu, &selection.exactly(&names), &names).map(Some);
+        return run::tests(program, device, &selection.exactly(&names), &names).map(Some);
     };
     let skip = |test| Skip {
         test,
@@ -138,7 +146,7 @@ fn on_gpu(
     let skips = names.into_iter().map(skip).collect();
     Ok(Some(Row {
         skips,
-        ..Row::new(Device::Gpu.name(), program)
+        ..Row::new(device.name(), program)
     }))
 }
 

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::report::{Row, Skip};
+use super::spirv;
 use super::stream;
 use super::transcript::{Counts, IGNORED, Transcript, Verdict};
 use crate::cargo::{self, TestProgram};
@@ -25,6 +26,8 @@ pub enum Device {
     Cpu,
     /// A wgpu device.
     Gpu,
+    /// The wgpu device of the Vulkan driver with this manifest.
+    Driver(&'static str),
 }
 
 impl Device {
@@ -32,7 +35,7 @@ impl Device {
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
-            Self::Gpu => "gpu",
+            Self::Gpu | Self::Driver(_) => "gpu",
         }
     }
 }
@@ -78,8 +81,11 @@ pub fn tests(
         .args(arguments)
         .env(DEVICE_VARIABLE, device.name());
     // Software drivers use every core for one kernel; more tests at once only take memory.
-    if device == Device::Gpu && std::env::var_os("RUST_TEST_THREADS").is_none() {
+    if device != Device::Cpu && std::env::var_os("RUST_TEST_THREADS").is_none() {
         command.env("RUST_TEST_THREADS", "2");
+    }
+    if let Device::Driver(manifest) = device {
+        spirv::only_driver(&mut command, manifest);
     }
     ui::step(
         device.name(),
