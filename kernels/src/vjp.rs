@@ -48,9 +48,6 @@ pub type Needs<const N: usize> = [bool; N];
 type Pullback<const N: usize> =
     Box<dyn FnOnce(AnyTensor, Needs<N>) -> [Option<AnyTensor>; N] + Send>;
 
-type PairPullback<const N: usize> =
-    Box<dyn FnOnce([Option<AnyTensor>; 2], Needs<N>) -> [Option<AnyTensor>; N] + Send>;
-
 /// Burn wants a state that can be cloned; what is in here is taken once, by the one backward
 /// pass.
 struct Once<T>(Arc<Mutex<Option<T>>>);
@@ -58,14 +55,6 @@ struct Once<T>(Arc<Mutex<Option<T>>>);
 impl<T> Once<T> {
     fn new(value: T) -> Self {
         Self(Arc::new(Mutex::new(Some(value))))
-    }
-
-    fn empty() -> Self {
-        Self(Arc::new(Mutex::new(None)))
-    }
-
-    fn put(&self, value: T) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
     }
 
     fn take(&self) -> Option<T> {
@@ -139,62 +128,6 @@ fn register<B, S, const N: usize>(
     }
 }
 
-/// Gradients of a function's two outputs, on their way from [`BranchStep`]s to the [`TrunkStep`].
-type Branches = [Once<AnyTensor>; 2];
-
-/// An output of a function with two: hands its gradient to the function's own step.
-#[derive(Debug)]
-struct BranchStep;
-
-impl<B> Backward<B, 1> for BranchStep
-where
-    B: Backend,
-    DispatchTensor: DispatchKindConversion<B>,
-{
-    type State = Once<AnyTensor>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let gradient = collected::<B, _, 1>(grads, &ops);
-        ops.state.put(gradient);
-    }
-}
-
-/// A function with two outputs. Burn runs it after both [`BranchStep`]s, which lie deeper in the
-/// graph; only they are its users, so Burn itself never holds a gradient for it.
-#[derive(Debug)]
-struct TrunkStep;
-
-#[derive(Clone, Debug)]
-struct Trunk<const N: usize> {
-    pullback: Once<PairPullback<N>>,
-    gradients: Branches,
-}
-
-impl<B, const N: usize> Backward<B, N> for TrunkStep
-where
-    B: Backend,
-    DispatchTensor: DispatchKindConversion<B>,
-{
-    type State = Trunk<N>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, N>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let needs = ops.parents.each_ref().map(Option::is_some);
-        let gradients = ops.state.gradients.each_ref().map(Once::take);
-        let results = ops.state.pullback.take().expect(ONCE)(gradients, needs);
-        register::<B, _, N>(grads, ops, results);
-    }
-}
-
 /// Makes `output` depend on `inputs` through `pullback`.
 ///
 /// `output` was computed from the same values without autodiff. `pullback(gradient, needs)`
@@ -219,32 +152,6 @@ pub fn custom_vjp<const N: usize, const D: usize>(
         attach::<Cube, N, D>(inputs, output, pullback)
     } else {
         attach::<Flex, N, D>(inputs, output, pullback)
-    }
-}
-
-/// [`custom_vjp`] for a function with two outputs.
-///
-/// `pullback(gradients, needs)` runs once, with the gradient of each output; `None` for an output
-/// that the loss does not depend on. At least one is there.
-///
-/// # Panics
-/// As [`custom_vjp`].
-pub fn custom_vjp_pair<const N: usize, const D: usize>(
-    inputs: [AnyTensor; N],
-    outputs: [Tensor<D>; 2],
-    pullback: impl FnOnce([Option<Tensor<D>>; 2], Needs<N>) -> [Option<AnyTensor>; N] + Send + 'static,
-) -> [Tensor<D>; 2] {
-    let Some(on_cube) = tracked_on_cube(&inputs) else {
-        return outputs;
-    };
-    let pullback: PairPullback<N> = Box::new(move |gradients: [Option<AnyTensor>; 2], needs| {
-        let gradients = gradients.map(|gradient| gradient.map(AnyTensor::into_tensor::<D>));
-        pullback(gradients, needs)
-    });
-    if on_cube {
-        attach_pair::<Cube, N, D>(inputs, outputs, pullback)
-    } else {
-        attach_pair::<Flex, N, D>(inputs, outputs, pullback)
     }
 }
 
@@ -338,35 +245,6 @@ where
         nodes,
         output,
     ))
-}
-
-fn attach_pair<B, const N: usize, const D: usize>(
-    inputs: [AnyTensor; N],
-    outputs: [Tensor<D>; 2],
-    pullback: PairPullback<N>,
-) -> [Tensor<D>; 2]
-where
-    B: Backend,
-    DispatchTensor:
-        DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
-{
-    let nodes = nodes::<B, N>(inputs);
-    let outputs = outputs.map(plain::<B, D>);
-    let gradients: Branches = [Once::empty(), Once::empty()];
-    let trunk = record::<B, _, N>(
-        TrunkStep,
-        Trunk {
-            pullback: Once::new(pullback),
-            gradients: gradients.clone(),
-        },
-        nodes,
-        outputs[0].clone(),
-    );
-    let mut gradients = gradients.into_iter();
-    outputs.map(|output| {
-        let state = gradients.next().expect("one for each output");
-        tracked(record::<B, _, 1>(BranchStep, state, [trunk.node()], output))
-    })
 }
 
 fn lift<B>(input: DispatchTensor) -> DispatchTensor

@@ -18,7 +18,7 @@ pub use launch::NormBackend;
 
 use crate::Kernels;
 use crate::gpu;
-use crate::vjp::{custom_vjp, custom_vjp_pair};
+use crate::vjp::{Joint, custom_vjp};
 
 /// Normalises the last axis of `x` and scales it.
 ///
@@ -102,25 +102,39 @@ pub fn add_rms_norm<const D: usize>(
         inverse_rms,
         fused,
     };
-    let [sum, y] = custom_vjp_pair(
-        [x.into(), residual.into(), weight.into()],
-        [sum, y],
-        move |[dsum, dy], needs| {
-            let (dx, dweight) = match (dy, dsum) {
-                (Some(dy), dsum) => saved.backward(dy, dsum),
-                (None, dsum) => (
-                    dsum.expect("a step runs for the gradient of one of its results"),
-                    saved.weight.zeros_like(),
-                ),
-            };
-            [
-                needs[0].then(|| dx.clone().into()),
-                needs[1].then(|| dx.into()),
-                needs[2].then(|| dweight.into()),
-            ]
-        },
-    );
-    (sum, y)
+    let device = sum.device();
+    let inputs = [x.into(), residual.into(), weight.into()];
+    let joint = Joint::new(&device, inputs, move |messages, needs| {
+        let (mut dsum, mut dy) = (None, None);
+        for message in messages {
+            match message {
+                Arriving::Sum(gradient) => dsum = Some(gradient),
+                Arriving::Norm(gradient) => dy = Some(gradient),
+            }
+        }
+        let (dx, dweight) = match (dy, dsum) {
+            (Some(dy), dsum) => saved.backward(dy, dsum),
+            (None, dsum) => (
+                dsum.expect("a step runs for the gradient of one of its results"),
+                saved.weight.zeros_like(),
+            ),
+        };
+        [
+            needs[0].then(|| dx.clone().into()),
+            needs[1].then(|| dx.into()),
+            needs[2].then(|| dweight.into()),
+        ]
+    });
+    (
+        joint.attach(sum, Arriving::Sum),
+        joint.attach(y, Arriving::Norm),
+    )
+}
+
+/// The gradient of a result of [`add_rms_norm`].
+enum Arriving<const D: usize> {
+    Sum(Tensor<D>),
+    Norm(Tensor<D>),
 }
 
 /// What the norm keeps for backward.

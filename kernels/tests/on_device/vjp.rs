@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use bellows_kernels::Kernels;
 use bellows_kernels::cross_entropy::linear_cross_entropy;
 use bellows_kernels::norm::rms_norm;
-use bellows_kernels::vjp::{Joint, custom_vjp, custom_vjp_pair};
+use bellows_kernels::vjp::{Joint, custom_vjp};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::device::test_device;
@@ -145,9 +145,14 @@ fn a_family_with_one_frozen_input_still_moves_the_other() {
 /// `[a + b, a · b]` with one backward for both; `seen` gets which of the two pulled.
 fn sum_and_product([a, b]: [Tensor<1>; 2], seen: &Arc<Mutex<Vec<[bool; 2]>>>) -> [Tensor<1>; 2] {
     let [x, y] = [&a, &b].map(|tensor| tensor.clone().without_autodiff());
-    let outputs = [x.clone().add(y.clone()), x.clone().mul(y.clone())];
-    let seen = seen.clone();
-    custom_vjp_pair([a.into(), b.into()], outputs, move |pulls, _| {
+    let [sum, product] = [x.clone().add(y.clone()), x.clone().mul(y.clone())];
+    let (device, seen) = (x.device(), seen.clone());
+    let joint = Joint::new(&device, [a.into(), b.into()], move |messages, _| {
+        let mut pulls: [Option<Tensor<1>>; 2] = [None, None];
+        for (result, gradient) in messages {
+            let result: usize = result;
+            assert!(pulls[result].replace(gradient).is_none(), "once a result");
+        }
         let present = pulls.each_ref().map(Option::is_some);
         seen.lock().expect("not poisoned").push(present);
         let [of_sum, of_product] = pulls.map(|pull| pull.unwrap_or_else(|| x.zeros_like()));
@@ -156,7 +161,11 @@ fn sum_and_product([a, b]: [Tensor<1>; 2], seen: &Arc<Mutex<Vec<[bool; 2]>>>) ->
             Some(of_sum.clone().add(product).into())
         };
         [through(&y), through(&x)]
-    })
+    });
+    [
+        joint.attach(sum, |gradient| (0, gradient)),
+        joint.attach(product, |gradient| (1, gradient)),
+    ]
 }
 
 #[test]
