@@ -138,7 +138,8 @@ impl CtlCommand {
 impl CtlArgs {
     /// How long to wait for the answer.
     pub fn patience(&self) -> Option<Duration> {
-        self.timeout.map(|seconds| Duration::from_secs(seconds.max(1)))
+        self.timeout
+            .map(|seconds| Duration::from_secs(seconds.max(1)))
     }
 }
 
@@ -181,6 +182,10 @@ Examples:
   bellows tui -- --help             every option of the dashboard")]
 pub struct TuiArgs {
     /// What to show and how: a folder of runs or a run, and options of `bellows-tui`
-    #[arg(value_name = "DIR or RUN", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "DIR or RUN",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub arguments: Vec<OsString>,
 }

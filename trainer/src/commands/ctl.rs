@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bellows_record::control::{Acknowledgement, ClientError, send};
 use bellows_record::RunReader;
+use bellows_record::control::{Acknowledgement, ClientError, send};
 
 use super::status;
 use crate::cli::{CtlArgs, CtlCommand};

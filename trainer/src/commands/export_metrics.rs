@@ -22,7 +22,9 @@ pub fn run(args: ExportMetricsArgs, ui: &Ui) -> Result<(), Error> {
     let rows = lines.read_all()?;
     let bad = lines.bad_lines().count;
     if bad > 0 {
-        ui.warn(format!("{bad} lines of metrics.jsonl could not be read and were left out"));
+        ui.warn(format!(
+            "{bad} lines of metrics.jsonl could not be read and were left out"
+        ));
     }
     let columns = columns(&rows);
     match &args.output {
@@ -36,7 +38,10 @@ pub fn run(args: ExportMetricsArgs, ui: &Ui) -> Result<(), Error> {
             write(path, &rows, &columns).map_err(|error| {
                 Error::input(format!("cannot write {}: {error}", path.display()))
             })?;
-            ui.status("Exported", format!("{} steps to {}", rows.len(), path.display()));
+            ui.status(
+                "Exported",
+                format!("{} steps to {}", rows.len(), path.display()),
+            );
         }
     }
     Ok(())
@@ -48,8 +53,14 @@ fn columns(rows: &[StepMetrics]) -> Vec<&str> {
     for row in rows {
         seen.extend(row.values().map(|(name, _)| name));
     }
-    let fixed = StepMetrics::NAMES.iter().copied().filter(|name| seen.contains(name));
-    let others = seen.iter().copied().filter(|name| !StepMetrics::NAMES.contains(name));
+    let fixed = StepMetrics::NAMES
+        .iter()
+        .copied()
+        .filter(|name| seen.contains(name));
+    let others = seen
+        .iter()
+        .copied()
+        .filter(|name| !StepMetrics::NAMES.contains(name));
     fixed.chain(others).collect()
 }
 
@@ -108,13 +119,26 @@ mod tests {
         });
         rows[1].extra.insert("temperature".into(), 0.25);
         let columns = columns(&rows);
-        assert_eq!((columns[0], columns[columns.len() - 1]), ("step", "temperature"));
+        assert_eq!(
+            (columns[0], columns[columns.len() - 1]),
+            ("step", "temperature")
+        );
         let at = |row: usize, name: &str| {
             let column = columns.iter().position(|column| *column == name).unwrap();
-            line(&rows[row], &columns).split(',').nth(column).unwrap().to_owned()
+            line(&rows[row], &columns)
+                .split(',')
+                .nth(column)
+                .unwrap()
+                .to_owned()
         };
         assert_eq!(at(0, "tokens"), "1152921504606846977");
-        assert_eq!((at(0, "loss").as_str(), at(1, "loss").as_str()), ("nan", "2.5"));
-        assert_eq!((at(0, "grad_norm").as_str(), at(1, "grad_norm").as_str()), ("", "0.5"));
+        assert_eq!(
+            (at(0, "loss").as_str(), at(1, "loss").as_str()),
+            ("nan", "2.5")
+        );
+        assert_eq!(
+            (at(0, "grad_norm").as_str(), at(1, "grad_norm").as_str()),
+            ("", "0.5")
+        );
     }
 }

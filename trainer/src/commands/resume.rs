@@ -74,7 +74,10 @@ fn branch(
 ) -> Result<(), Error> {
     let step = checkpoint_state(checkpoint)?.step;
     let root = args.run.canonicalize().ok();
-    let root = root.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
+    let root = root
+        .as_deref()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("."));
     let origin = format!("{} at step {step}", args.run.display());
     ui.status("Branching", format!("off {origin}"));
     let session = Session::resume(config, checkpoint, stop, ui)?;
@@ -104,7 +107,10 @@ fn copy_checkpoint(writer: &RunWriter, from: &Path, step: u64) -> Result<(), Err
         Ok(())
     };
     copy().map_err(|error| {
-        Error::input(format!("cannot copy the checkpoint {}: {error}", from.display()))
+        Error::input(format!(
+            "cannot copy the checkpoint {}: {error}",
+            from.display()
+        ))
     })?;
     pending.commit()?;
     Ok(())

@@ -51,7 +51,11 @@ pub fn run(args: StatusArgs, ui: &Ui) -> Result<(), Error> {
     // A run that is busy with a long step still answers: the socket has threads of its own.
     let control = liveness
         .is_live()
-        .then(|| send(&args.run, Command::Status, Some(PATIENCE)).ok()?.status)
+        .then(|| {
+            send(&args.run, Command::Status, Some(PATIENCE))
+                .ok()?
+                .status
+        })
         .flatten();
     let progress = &manifest.progress;
     let document = Document {
@@ -61,8 +65,14 @@ pub fn run(args: StatusArgs, ui: &Ui) -> Result<(), Error> {
         state: liveness.to_string(),
         step: last.as_ref().map_or(0, |row| row.step).max(progress.step),
         total_steps: manifest.info.total_steps,
-        tokens: last.as_ref().map_or(0, |row| row.tokens).max(progress.tokens),
-        seconds: last.as_ref().map_or(0.0, |row| row.time).max(progress.seconds),
+        tokens: last
+            .as_ref()
+            .map_or(0, |row| row.tokens)
+            .max(progress.tokens),
+        seconds: last
+            .as_ref()
+            .map_or(0.0, |row| row.time)
+            .max(progress.seconds),
         loss: last.as_ref().and_then(|row| finite(row.loss)),
         validation_loss: progress.validation_loss,
         tokens_per_second: last.as_ref().and_then(|row| finite(row.tokens_per_second)),
@@ -72,7 +82,11 @@ pub fn run(args: StatusArgs, ui: &Ui) -> Result<(), Error> {
         heartbeat: manifest.heartbeat.format(&Rfc3339).unwrap_or_default(),
         device: manifest.info.device.name.clone(),
         model_type: manifest.info.model.model_type.clone(),
-        checkpoints: reader.checkpoints()?.into_iter().map(|(step, _)| step).collect(),
+        checkpoints: reader
+            .checkpoints()?
+            .into_iter()
+            .map(|(step, _)| step)
+            .collect(),
         control,
     };
     if args.json {
@@ -91,18 +105,38 @@ fn tell(run: &Document, ui: &Ui) {
     line("state", run.state.clone());
     line("step", format!("{} of {}", run.step, run.total_steps));
     line("tokens", count(run.tokens));
-    line("trained for", duration(Duration::from_secs_f64(run.seconds.max(0.0))));
+    line(
+        "trained for",
+        duration(Duration::from_secs_f64(run.seconds.max(0.0))),
+    );
     line("loss", loss(run.loss));
     line("validation", loss(run.validation_loss));
-    line("speed", run.tokens_per_second.map_or_else(none, |speed| rate(speed, "tokens")));
-    line("learning rate", run.learning_rate.map_or_else(none, |rate| format!("{rate:.3e}")));
+    line(
+        "speed",
+        run.tokens_per_second
+            .map_or_else(none, |speed| rate(speed, "tokens")),
+    );
+    line(
+        "learning rate",
+        run.learning_rate
+            .map_or_else(none, |rate| format!("{rate:.3e}")),
+    );
     if let Some(memory) = run.memory_bytes {
-        let peak = run.peak_memory_bytes.map(|peak| format!(", at most {}", bytes(peak)));
+        let peak = run
+            .peak_memory_bytes
+            .map(|peak| format!(", at most {}", bytes(peak)));
         line("memory", bytes(memory) + &peak.unwrap_or_default());
     }
     line("device", run.device.clone());
     let steps: Vec<String> = run.checkpoints.iter().map(u64::to_string).collect();
-    line("checkpoints", if steps.is_empty() { none() } else { steps.join(", ") });
+    line(
+        "checkpoints",
+        if steps.is_empty() {
+            none()
+        } else {
+            steps.join(", ")
+        },
+    );
     if let Some(control) = &run.control {
         tell_steering(control, ui);
     }
@@ -111,7 +145,10 @@ fn tell(run: &Document, ui: &Ui) {
 /// How a live run is steered.
 pub(super) fn tell_steering(status: &Status, ui: &Ui) {
     let line = |name: &str, value: String| ui.print(format!("{name:<16}{value}"));
-    line("steering", format!("learning rate × {}", status.learning_rate_scale));
+    line(
+        "steering",
+        format!("learning rate × {}", status.learning_rate_scale),
+    );
     line("", format!("{} micro-batches a step", status.micro_batches));
     let intervals = &status.intervals;
     let every = |steps: Option<u64>| match steps {

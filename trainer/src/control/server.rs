@@ -113,7 +113,11 @@ impl Control {
 
     /// What clients are told who ask for the status.
     pub fn publish(&self, status: Status) {
-        let mut known = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .shared
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *known = Some(status);
     }
 
@@ -124,7 +128,11 @@ impl Control {
 
     /// Waits for a command, at most for `time`.
     pub fn wait(&self, time: Duration) -> Option<Pending> {
-        match self.commands.as_ref().map(|commands| commands.recv_timeout(time)) {
+        match self
+            .commands
+            .as_ref()
+            .map(|commands| commands.recv_timeout(time))
+        {
             Some(Ok(pending)) => Some(pending),
             Some(Err(RecvTimeoutError::Timeout)) => None,
             Some(Err(RecvTimeoutError::Disconnected)) | None => {
@@ -148,7 +156,12 @@ impl Drop for Control {
             let _ = acceptor.join();
         }
         let end = Instant::now() + FAREWELL;
-        let mut guard = self.shared.left.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self
+            .shared
+            .left
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         while self.shared.clients.load(Ordering::SeqCst) > 0 {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -242,7 +255,11 @@ fn serve(mut stream: ControlStream, commands: &Sender<Pending>, shared: &Shared)
 fn ask(command: Command, commands: &Sender<Pending>, shared: &Shared) -> Outcome {
     let ending = || Outcome::Error(ControlError::new(ControlErrorKind::Ending, "the run ends"));
     if command == Command::Status {
-        let status = shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let status = shared
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         return match status {
             Some(status) => Outcome::Done(Acknowledgement {
                 step: status.step,
@@ -297,7 +314,10 @@ impl Lines {
                 return Ok(Next::End);
             }
             if seen > 0 && began.elapsed() > LINE {
-                let message = format!("a request's line has to end within {} seconds", LINE.as_secs());
+                let message = format!(
+                    "a request's line has to end within {} seconds",
+                    LINE.as_secs()
+                );
                 return wrong(ControlErrorKind::TooSlow, message);
             }
             if began.elapsed() > IDLE {
@@ -308,7 +328,9 @@ impl Lines {
                 Ok(0) => return Ok(Next::End),
                 Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::Interrupted => {}
                     _ => return Err(error),
                 },
             }

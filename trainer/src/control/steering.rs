@@ -62,7 +62,10 @@ impl Steering {
         let set = |place: &mut u64, value: Option<u64>| *place = value.unwrap_or(*place);
         set(&mut record.metrics_every, self.intervals.metrics_every);
         set(&mut record.routing_every, self.intervals.routing_every);
-        set(&mut record.transitions_every, self.intervals.transitions_every);
+        set(
+            &mut record.transitions_every,
+            self.intervals.transitions_every,
+        );
         set(&mut record.memory_every, self.intervals.memory_every);
         set(&mut record.traces_every, self.intervals.traces_every);
     }
@@ -118,6 +121,13 @@ mod tests {
         let mut record = RecordSection::default();
         let memory = record.memory_every;
         steering.apply_to(&mut record);
-        assert_eq!((record.routing_every, record.metrics_every, record.memory_every), (7, 3, memory));
+        assert_eq!(
+            (
+                record.routing_every,
+                record.metrics_every,
+                record.memory_every
+            ),
+            (7, 3, memory)
+        );
     }
 }

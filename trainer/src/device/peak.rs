@@ -29,7 +29,9 @@ pub fn measure(device: &Device, precision: &str) -> Option<f64> {
         for edge in EDGES {
             let (rate, taken) = (0..ROUNDS)
                 .map(|_| product(edge, dtype, device))
-                .fold((0f64, Duration::ZERO), |best, round| if round.0 > best.0 { round } else { best });
+                .fold((0f64, Duration::ZERO), |best, round| {
+                    if round.0 > best.0 { round } else { best }
+                });
             best = best.max(rate);
             if taken >= LONG_ENOUGH {
                 break;
@@ -48,7 +50,10 @@ fn product(edge: usize, dtype: DType, device: &Device) -> (f64, Duration) {
     let began = Instant::now();
     wait(matrix.clone().matmul(matrix));
     let taken = began.elapsed();
-    (2.0 * (edge as f64).powi(3) / taken.as_secs_f64().max(1e-9), taken)
+    (
+        2.0 * (edge as f64).powi(3) / taken.as_secs_f64().max(1e-9),
+        taken,
+    )
 }
 
 /// Reads one element back, which waits for the rest.

@@ -153,7 +153,7 @@ impl Detector {
                 severity: Severity::Serious,
                 title: "steps skipped".to_owned(),
                 reason: format!(
-                    "{} steps had a loss or gradient that was not finite; the latest: {}",
+                    "loss or gradient was not finite {} times; the latest steps: {}",
                     self.skipped_count,
                     shown.join(", ")
                 ),

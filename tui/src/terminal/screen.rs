@@ -48,7 +48,10 @@ impl Screen {
     }
 
     /// Draws; of what changed, the terminal shows all at once.
-    pub(super) fn draw(&mut self, draw: impl FnOnce(&mut ratatui::buffer::Buffer)) -> io::Result<()> {
+    pub(super) fn draw(
+        &mut self,
+        draw: impl FnOnce(&mut ratatui::buffer::Buffer),
+    ) -> io::Result<()> {
         queue!(stdout(), BeginSynchronizedUpdate)?;
         self.terminal.draw(|frame| draw(frame.buffer_mut()))?;
         execute!(stdout(), EndSynchronizedUpdate)
@@ -150,7 +153,10 @@ impl Backend for Crossterm {
         let columns_rows = self.size()?;
         // Nothing here draws pixels.
         let pixels = Size::default();
-        Ok(WindowSize { columns_rows, pixels })
+        Ok(WindowSize {
+            columns_rows,
+            pixels,
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bellows_engine::generate::Sampling;
-use bellows_record::control::{
-    Acknowledgement, Command, ControlError, ControlErrorKind, Status,
-};
+use bellows_record::control::{Acknowledgement, Command, ControlError, ControlErrorKind, Status};
 use bellows_record::{Event, EventKind, RunState, Sample};
 use burn::module::Module;
 use serde_json::{Value, json};
@@ -247,7 +245,10 @@ impl Loop<'_> {
             tokens: self.state.tokens,
             loss: finite(self.loss),
             validation_loss: self.last_validation.and_then(finite),
-            tokens_per_second: self.last_row.as_ref().and_then(|row| finite(row.tokens_per_second)),
+            tokens_per_second: self
+                .last_row
+                .as_ref()
+                .and_then(|row| finite(row.tokens_per_second)),
             learning_rate_scale: self.state.steering.learning_rate_scale,
             micro_batches: self.state.steering.accumulation(&self.config.train),
             intervals: intervals_of(&self.config.record),
