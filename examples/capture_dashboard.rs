@@ -40,9 +40,14 @@ fn main() -> Result<(), Failure> {
     let (run, out) = (PathBuf::from(run), PathBuf::from(out));
     let mut wanted: Vec<String> = arguments.collect();
     if wanted.is_empty() {
-        wanted = ["h=home", "=charts", "2=routing", "3⏎=memory"]
-            .map(str::to_owned)
-            .to_vec();
+        wanted = [
+            "h=dashboard-home",
+            "=dashboard-charts",
+            "2=dashboard-routing",
+            "3⏎=dashboard-memory",
+        ]
+        .map(str::to_owned)
+        .to_vec();
     }
     for picture in wanted {
         let (keys, name) = picture.split_once('=').ok_or("a picture is KEYS=NAME")?;
@@ -126,7 +131,12 @@ fn svg(buffer: &Buffer) -> String {
         while at < cells.len() {
             let alike = |cell: &&Cell| colours(cell) == colours(&cells[at]);
             let count = cells[at..].iter().take_while(alike).count();
-            let text: String = cells[at..at + count].iter().map(Cell::symbol).collect();
+            let symbols = cells[at..at + count].iter().map(Cell::symbol);
+            // Few fonts have the dots of charts: they are drawn, and the text has room there.
+            let text: String = symbols
+                .clone()
+                .map(|s| if dots(s) > 0 { " " } else { s })
+                .collect();
             let left = margin + at as f64 * width;
             let across = count as f64 * width;
             let (ink, paper, bold, dim) = colours(&cells[at]);
@@ -135,6 +145,18 @@ fn svg(buffer: &Buffer) -> String {
                     svg,
                     r#"<rect x="{left:.1}" y="{top:.1}" width="{across:.1}" height="{height}" fill="{paper}"/>"#
                 );
+            }
+            let mut path = String::new();
+            for (column, symbol) in symbols.enumerate() {
+                for (dot, (x, y)) in DOTS.iter().enumerate() {
+                    if dots(symbol) >> dot & 1 == 1 {
+                        let x = left + (column as f64 + x) * width;
+                        let _ = write!(path, "M{x:.1} {:.1}h2v2h-2z", top + y * height);
+                    }
+                }
+            }
+            if !path.is_empty() {
+                let _ = writeln!(svg, r#"<path fill="{ink}" d="{path}"/>"#);
             }
             if !text.trim().is_empty() {
                 let weight = if bold { r#" font-weight="bold""# } else { "" };
@@ -152,6 +174,26 @@ fn svg(buffer: &Buffer) -> String {
         }
     }
     svg + "</svg>\n"
+}
+
+/// Where a Braille character has its dots, in the order of its bits, as shares of a cell.
+const DOTS: [(f64, f64); 8] = [
+    (0.15, 0.07),
+    (0.15, 0.32),
+    (0.15, 0.57),
+    (0.65, 0.07),
+    (0.65, 0.32),
+    (0.65, 0.57),
+    (0.15, 0.82),
+    (0.65, 0.82),
+];
+
+/// The dots of a Braille character, one bit each; 0 for every other.
+fn dots(symbol: &str) -> u32 {
+    match symbol.chars().next().map(u32::from) {
+        Some(code @ 0x2800..=0x28ff) => code - 0x2800,
+        _ => 0,
+    }
 }
 
 /// Ink, paper, bold and dim of a cell.

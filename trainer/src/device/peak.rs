@@ -27,11 +27,12 @@ pub fn measure(device: &Device, precision: &str) -> Option<f64> {
     contain(|| {
         let mut best = 0f64;
         for edge in EDGES {
-            let (rate, taken) = (0..ROUNDS)
-                .map(|_| product(edge, dtype, device))
-                .fold((0f64, Duration::ZERO), |best, round| {
+            let (rate, taken) = (0..ROUNDS).map(|_| product(edge, dtype, device)).fold(
+                (0f64, Duration::ZERO),
+                |best, round| {
                     if round.0 > best.0 { round } else { best }
-                });
+                },
+            );
             best = best.max(rate);
             if taken >= LONG_ENOUGH {
                 break;

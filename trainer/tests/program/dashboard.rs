@@ -219,7 +219,7 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
 
     // Quit: the run goes on.
     terminal.press(&["q"]);
-    terminal.wait_for(&["1 runs"]);
+    terminal.wait_for(&["1 run, 1 alive"]);
     terminal.press(&["q"]);
     terminal.wait_until("the end of the dashboard", || !terminal.is_open());
     terminal.wait_for_steps(5);

@@ -151,8 +151,8 @@ impl Chart<'_> {
         };
         self.axes(canvas, area, plot, &scale);
         self.cursor_line(canvas, plot);
-        if let Some((limit, name)) = self.limit {
-            self.limit_line(canvas, plot, &scale, limit, name);
+        if let Some((limit, _)) = self.limit {
+            self.limit_line(canvas, plot, &scale, limit);
         }
         for (curve, view) in self.curves.iter().zip(&views) {
             let place = Place {
@@ -176,6 +176,9 @@ impl Chart<'_> {
         }
         dots.draw(plot, canvas.buffer, canvas.glyphs.ascii);
         self.letters(canvas, plot, &scale, &views);
+        if let Some((limit, name)) = self.limit {
+            self.limit_label(canvas, plot, &scale, limit, name);
+        }
         plot.width
     }
 
@@ -302,7 +305,19 @@ impl Chart<'_> {
         }
     }
 
-    fn limit_line(
+    fn limit_line(&self, canvas: &mut Canvas<'_>, plot: Rect, scale: &Scale, limit: f64) {
+        if scale.high < limit {
+            return;
+        }
+        let row = scale.row(limit, usize::from(plot.height)) as u16;
+        for column in (0..plot.width).step_by(2) {
+            let (x, y) = (plot.x + column, plot.y + row);
+            canvas.buffer.set_string(x, y, "╌", canvas.theme.limit);
+        }
+    }
+
+    /// Names the limit, over whatever the curves have drawn there.
+    fn limit_label(
         &self,
         canvas: &mut Canvas<'_>,
         plot: Rect,
@@ -310,19 +325,15 @@ impl Chart<'_> {
         limit: f64,
         name: &str,
     ) {
-        let style = canvas.theme.limit;
-        if scale.high < limit {
-            let text = format!("{name} {}, above", self.unit.write(limit));
-            canvas.line_right(plot, 0, Line::styled(text, canvas.theme.dim));
-            return;
-        }
-        let row = scale.row(limit, usize::from(plot.height)) as u16;
-        for column in (0..plot.width).step_by(2) {
-            canvas
-                .buffer
-                .set_string(plot.x + column, plot.y + row, "╌", style);
-        }
-        let text = format!("{name} {}", self.unit.write(limit));
+        let limit_is_above = scale.high < limit;
+        let (row, style, where_) = match limit_is_above {
+            true => (0, canvas.theme.dim, ", above"),
+            false => {
+                let row = scale.row(limit, usize::from(plot.height)) as u16;
+                (row, canvas.theme.limit, "")
+            }
+        };
+        let text = format!(" {name} {}{where_}", self.unit.write(limit));
         canvas.line_right(plot, row, Line::styled(text, style));
     }
 
