@@ -29,7 +29,17 @@ const WARM_UP: u64 = 20;
 /// Time in which dashboards open or close before a phase is measured.
 const SETTLE: Duration = Duration::from_secs(2);
 
-fn main() -> Result<(), Failure> {
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let config = arguments.next().unwrap_or("examples/rust-code.toml".into());
     let device = arguments.next().unwrap_or("auto".into());
@@ -52,6 +62,7 @@ fn measure(folder: &Path, config: &str, device: &str, settings: &[String]) -> Re
         "checkpoint.every=0",
         "evaluate.every=0",
         "sample.every=0",
+        "train.max_minutes=600",
     ];
     let device = format!("run.device={device}");
     for setting in fixed

@@ -33,14 +33,13 @@ pub(super) fn draw(
     let [tabs, body] = split_top(rest, 2);
     tab_line(screen.tab, &data, canvas, tabs);
     if let Some(trouble) = &data.trouble {
-        let mut row = 1;
-        for line in super::frame::wrap(trouble, usize::from(body.width).saturating_sub(4)) {
+        let lines = super::frame::wrap(trouble, usize::from(body.width).saturating_sub(4));
+        for (row, line) in (1..).zip(lines) {
             canvas.line(
                 body,
                 row,
                 Line::styled(format!("  {line}"), canvas.theme.bad),
             );
-            row += 1;
         }
         if data.manifest.is_none() {
             return 1;
