@@ -405,7 +405,7 @@ pub const BINDINGS: &[Binding] = &[
         &["s"],
         CURVES,
         "smooth",
-        "smooths more, and after the strongest not at all; the raw line stays behind",
+        "smooths more, at last not at all; the raw line stays",
         4,
     ),
     key(
@@ -509,7 +509,7 @@ pub const BINDINGS: &[Binding] = &[
         &["R"],
         LIVE,
         "resume",
-        "goes on with a run that ended, from its last checkpoint or an earlier one",
+        "goes on with a run that ended, from one of its checkpoints",
         15,
     ),
     steer(

@@ -277,7 +277,7 @@ pub struct Acknowledgement {
     pub message: String,
     /// For `status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<Status>,
+    pub status: Option<Box<Status>>,
     /// For `sample`: the text, without the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,

@@ -34,7 +34,7 @@ struct Document {
     model_type: String,
     checkpoints: Vec<u64>,
     /// How a live run is steered; null where it could not be asked.
-    control: Option<Status>,
+    control: Option<Box<Status>>,
 }
 
 /// Tells how far a run is, whether or not it lives.

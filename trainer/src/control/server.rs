@@ -263,7 +263,7 @@ fn ask(command: Command, commands: &Sender<Pending>, shared: &Shared) -> Outcome
         return match status {
             Some(status) => Outcome::Done(Acknowledgement {
                 step: status.step,
-                status: Some(status),
+                status: Some(Box::new(status)),
                 ..Acknowledgement::default()
             }),
             None => Outcome::Error(ControlError::new(

@@ -2,6 +2,8 @@
 
 mod common;
 mod damage;
+#[cfg(unix)]
+mod dashboard;
 mod disk;
 mod folders;
 mod input;
@@ -13,5 +15,7 @@ mod record;
 mod resume;
 mod retention;
 mod skipped;
+#[cfg(unix)]
+mod steering;
 #[cfg(unix)]
 mod stop;

@@ -153,8 +153,11 @@ impl Detector {
                 severity: Severity::Serious,
                 title: "steps skipped".to_owned(),
                 reason: format!(
-                    "{} steps had a loss or gradient that was not finite; the latest: {}",
-                    self.skipped_count,
+                    "loss or gradient was not finite {}; the latest: {}",
+                    match self.skipped_count {
+                        1 => "once".to_owned(),
+                        count => format!("{count} times"),
+                    },
                     shown.join(", ")
                 ),
                 step: last,
@@ -404,7 +407,7 @@ mod tests {
         });
         let told = detector.warnings(None, &MetricStore::default());
         assert_eq!(told[0].title, "steps skipped");
-        assert!(told[0].reason.starts_with("1 steps"));
+        assert!(told[0].reason.contains("not finite once"));
         detector.keep_below(5);
         assert!(detector.warnings(None, &MetricStore::default()).is_empty());
     }

@@ -11,17 +11,44 @@ use crate::query::smooth::smooth;
 use crate::store::{Bucket, Pyramid};
 
 /// Columns of the values' axis.
-const LABELS: u16 = 8;
+const LABELS: u16 = 9;
 
 /// How values of a metric are written.
-pub(super) type Unit = fn(f64) -> String;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// In powers of 1024.
+    Bytes,
+    /// In powers of 1000.
+    Count,
+    /// As it is.
+    Number,
+}
 
-/// The unit of a metric, by its name.
-pub(super) fn unit_of(metric: &str) -> Unit {
-    match metric {
-        name if name.ends_with("_bytes") => |value| format::bytes(value.max(0.0) as u64),
-        "tokens" | "tokens_per_second" => format::count,
-        _ => format::number,
+impl Unit {
+    /// That of a metric, by its name.
+    pub(super) fn of(metric: &str) -> Self {
+        match metric {
+            name if name.ends_with("_bytes") => Self::Bytes,
+            "tokens" | "tokens_per_second" => Self::Count,
+            _ => Self::Number,
+        }
+    }
+
+    /// A value as text.
+    pub(super) fn write(self, value: f64) -> String {
+        match self {
+            Self::Bytes => format::bytes(value.max(0.0) as u64),
+            Self::Count => format::count(value),
+            Self::Number => format::number(value),
+        }
+    }
+
+    /// What values up to `high` are a round number of: 1, or so many bytes.
+    fn size(self, high: f64) -> f64 {
+        match self {
+            Self::Bytes if high >= 1.0 => 1024f64.powi((high.log2() / 10.0).floor() as i32),
+            _ => 1.0,
+        }
     }
 }
 
@@ -124,8 +151,8 @@ impl Chart<'_> {
         };
         self.axes(canvas, area, plot, &scale);
         self.cursor_line(canvas, plot);
-        if let Some((limit, name)) = self.limit {
-            self.limit_line(canvas, plot, &scale, limit, name);
+        if let Some((limit, _)) = self.limit {
+            self.limit_line(canvas, plot, &scale, limit);
         }
         for (curve, view) in self.curves.iter().zip(&views) {
             let place = Place {
@@ -149,6 +176,9 @@ impl Chart<'_> {
         }
         dots.draw(plot, canvas.buffer, canvas.glyphs.ascii);
         self.letters(canvas, plot, &scale, &views);
+        if let Some((limit, name)) = self.limit {
+            self.limit_label(canvas, plot, &scale, limit, name);
+        }
         plot.width
     }
 
@@ -186,7 +216,7 @@ impl Chart<'_> {
 
     /// What a bucket says: a value, or mean and range of several, or that none was finite.
     fn reading(&self, bucket: &Bucket) -> String {
-        let unit = self.unit;
+        let unit = |value| self.unit.write(value);
         match bucket.count {
             0 => "not finite".to_owned(),
             1 => unit(f64::from(bucket.mean)),
@@ -201,9 +231,9 @@ impl Chart<'_> {
 
     fn axes(&self, canvas: &mut Canvas<'_>, area: Rect, plot: Rect, scale: &Scale) {
         let dim = canvas.theme.dim;
-        for value in scale.ticks(usize::from(plot.height / 2).clamp(2, 7)) {
+        for value in scale.ticks(usize::from(plot.height / 2).clamp(2, 7), self.unit) {
             let row = scale.row(value, usize::from(plot.height));
-            let label = (self.unit)(value);
+            let label = self.unit.write(value);
             let place = Rect {
                 width: LABELS - 1,
                 y: plot.y,
@@ -275,7 +305,19 @@ impl Chart<'_> {
         }
     }
 
-    fn limit_line(
+    fn limit_line(&self, canvas: &mut Canvas<'_>, plot: Rect, scale: &Scale, limit: f64) {
+        if scale.high < limit {
+            return;
+        }
+        let row = scale.row(limit, usize::from(plot.height)) as u16;
+        for column in (0..plot.width).step_by(2) {
+            let (x, y) = (plot.x + column, plot.y + row);
+            canvas.buffer.set_string(x, y, "╌", canvas.theme.limit);
+        }
+    }
+
+    /// Names the limit, over whatever the curves have drawn there.
+    fn limit_label(
         &self,
         canvas: &mut Canvas<'_>,
         plot: Rect,
@@ -283,19 +325,15 @@ impl Chart<'_> {
         limit: f64,
         name: &str,
     ) {
-        let style = canvas.theme.limit;
-        if scale.high < limit {
-            let text = format!("{name} {}, above", (self.unit)(limit));
-            canvas.line_right(plot, 0, Line::styled(text, canvas.theme.dim));
-            return;
-        }
-        let row = scale.row(limit, usize::from(plot.height)) as u16;
-        for column in (0..plot.width).step_by(2) {
-            canvas
-                .buffer
-                .set_string(plot.x + column, plot.y + row, "╌", style);
-        }
-        let text = format!("{name} {}", (self.unit)(limit));
+        let limit_is_above = scale.high < limit;
+        let (row, style, where_) = match limit_is_above {
+            true => (0, canvas.theme.dim, ", above"),
+            false => {
+                let row = scale.row(limit, usize::from(plot.height)) as u16;
+                (row, canvas.theme.limit, "")
+            }
+        };
+        let text = format!(" {name} {}{where_}", self.unit.write(limit));
         canvas.line_right(plot, row, Line::styled(text, style));
     }
 
@@ -388,7 +426,7 @@ impl Scale {
     }
 
     /// Round values, about `count` of them.
-    fn ticks(&self, count: usize) -> Vec<f64> {
+    fn ticks(&self, count: usize, unit: Unit) -> Vec<f64> {
         if self.log {
             let (low, high) = (self.low.log10(), self.high.log10());
             if high - low >= 2.0 {
@@ -399,13 +437,15 @@ impl Scale {
                     .collect();
             }
         }
-        let rough = (self.high - self.low) / count as f64;
+        let size = unit.size(self.high);
+        let rough = (self.high - self.low) / size / count as f64;
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0]
             .into_iter()
             .map(|factor| factor * power)
             .find(|step| *step >= rough)
-            .unwrap_or(rough);
+            .unwrap_or(rough)
+            * size;
         let first = (self.low / step).ceil() as i64;
         let last = (self.high / step).floor() as i64;
         (first..=last).take(12).map(|n| n as f64 * step).collect()
@@ -529,10 +569,24 @@ mod tests {
                 high,
                 log: false,
             };
-            let ticks = scale.ticks(4);
+            let ticks = scale.ticks(4, Unit::Number);
             assert!((2..=6).contains(&ticks.len()), "{low} to {high}: {ticks:?}");
             assert!(ticks.iter().all(|tick| (low..=high).contains(tick)));
         }
+    }
+
+    #[test]
+    fn ticks_of_memory_are_whole_units_of_1024() {
+        let gib = 1024f64.powi(3);
+        let scale = Scale {
+            low: 0.0,
+            high: 23.0 * gib,
+            log: false,
+        };
+        let ticks = scale.ticks(4, Unit::Bytes);
+        let labels: Vec<String> = ticks.iter().map(|tick| Unit::Bytes.write(*tick)).collect();
+        assert_eq!(labels, ["0 B", "10.0 GiB", "20.0 GiB"]);
+        assert_eq!(Unit::Bytes.size(0.0), 1.0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::chart::{Chart, Curve, unit_of};
+use super::chart::{Chart, Curve, Unit};
 use super::frame::{cell, heading};
 use super::run::label;
 use super::{Canvas, split_top};
@@ -63,7 +63,7 @@ pub(super) fn draw(screen: &mut CompareScreen, canvas: &mut Canvas<'_>, area: Re
         cursor: screen.charts.cursor,
         limit: None,
         selected: false,
-        unit: unit_of(&metric),
+        unit: Unit::of(&metric),
     };
     let (chart_area, shows_table) = if screen.charts.alone {
         (rest, false)
@@ -126,10 +126,10 @@ fn legend_line(
         Some(step) => values.and_then(|values| values.at(step)),
         None => values.and_then(|values| values.last()),
     };
-    let unit = unit_of(metric);
+    let unit = Unit::of(metric);
     let value = bucket.filter(|bucket| bucket.count > 0).map_or_else(
         || canvas.glyphs.none().to_owned(),
-        |bucket| unit(f64::from(bucket.mean)),
+        |bucket| unit.write(f64::from(bucket.mean)),
     );
     let step = bucket.map_or_else(String::new, |bucket| {
         format!("at step {}", format::whole(bucket.last))

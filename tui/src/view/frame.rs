@@ -41,9 +41,10 @@ pub(super) fn dialog(
 /// A heading with a thin line after it.
 pub(super) fn heading(canvas: &mut Canvas<'_>, area: Rect, row: u16, text: &str, note: &str) {
     let theme = canvas.theme;
+    let room = usize::from(area.width).saturating_sub(columns(text) + 4);
     let spans = vec![
         Span::styled(format!(" {text} "), theme.title),
-        Span::styled(note.to_owned(), theme.dim),
+        Span::styled(crate::format::clip(note, room), theme.dim),
         Span::raw(" "),
     ];
     let x = canvas.line(area, row, Line::from(spans));

@@ -143,23 +143,26 @@ fn facts(head: &Headline, canvas: &Canvas<'_>) -> Vec<(&'static str, String, Sty
     facts
 }
 
-/// Memory now, at its peak, and the limit, in one unit: `17.2 / 20.0 / 24.0 GiB`.
+/// Memory now, at its peak, and the limit: `17.2 / 20.0 / 24.0 GiB`, or each with its own unit where
+/// they differ.
 fn memory(head: &Headline) -> Option<String> {
     let (now, peak, limit) = head.memory;
-    let most = [now, peak, limit].into_iter().flatten().max()?;
-    let whole = format::bytes(most);
-    let (_, unit) = whole.rsplit_once(' ')?;
-    let size = match unit {
-        "B" => 1.0,
-        "KiB" => 1024.0,
-        "MiB" => 1_048_576.0,
-        "GiB" => 1_073_741_824.0,
-        _ => 1_099_511_627_776.0,
-    };
     let parts: Vec<String> = [now, peak, limit]
         .into_iter()
         .flatten()
-        .map(|bytes| format!("{:.1}", bytes as f64 / size))
+        .map(format::bytes)
         .collect();
-    Some(format!("{} {unit}", parts.join(" / ")))
+    let unit = |text: &String| text.rsplit_once(' ').map(|(_, unit)| unit.to_owned());
+    let common = unit(parts.first()?)?;
+    if parts
+        .iter()
+        .any(|part| unit(part).as_ref() != Some(&common))
+    {
+        return Some(parts.join(" / "));
+    }
+    let numbers: Vec<&str> = parts
+        .iter()
+        .filter_map(|part| part.rsplit_once(' ').map(|(number, _)| number))
+        .collect();
+    Some(format!("{} {common}", numbers.join(" / ")))
 }

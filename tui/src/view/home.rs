@@ -92,7 +92,12 @@ fn title(
         Span::styled(" bellows ", theme.accent),
         Span::styled(format!(" {} ", options.root.display()), theme.title),
         Span::styled(
-            format!("{} runs, {live} alive, by {}", rows.len(), home.sort.name()),
+            format!(
+                "{} {}, {live} alive, by {}",
+                rows.len(),
+                if rows.len() == 1 { "run" } else { "runs" },
+                home.sort.name()
+            ),
             theme.dim,
         ),
     ];

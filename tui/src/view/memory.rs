@@ -6,7 +6,7 @@ use bellows_record::MemoryRow;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::chart::{Chart, Curve, unit_of};
+use super::chart::{Chart, Curve, Unit};
 use super::frame::{cell, heading, scrolled};
 use super::{Canvas, split_top};
 use crate::app::{RunScreen, Target};
@@ -70,7 +70,7 @@ fn timeline(data: &RunData, screen: &mut RunScreen, canvas: &mut Canvas<'_>, are
         cursor: screen.charts.cursor,
         limit: limit.map(|bytes| (bytes as f64, "limit")),
         selected: false,
-        unit: unit_of("memory_bytes"),
+        unit: Unit::of("memory_bytes"),
     };
     screen.charts.plot = chart.draw(canvas, area);
 }

@@ -4,7 +4,7 @@ use bellows_record::time::{OffsetDateTime, UtcOffset};
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::chart::{Chart, Curve, unit_of};
+use super::chart::{Chart, Curve, Unit};
 use super::{Canvas, config, events, header, memory, routing, samples, split_top};
 use crate::app::{ChartState, RunScreen, Tab, Target};
 use crate::keys::Action;
@@ -33,14 +33,13 @@ pub(super) fn draw(
     let [tabs, body] = split_top(rest, 2);
     tab_line(screen.tab, &data, canvas, tabs);
     if let Some(trouble) = &data.trouble {
-        let mut row = 1;
-        for line in super::frame::wrap(trouble, usize::from(body.width).saturating_sub(4)) {
+        let lines = super::frame::wrap(trouble, usize::from(body.width).saturating_sub(4));
+        for (row, line) in (1..).zip(lines) {
             canvas.line(
                 body,
                 row,
                 Line::styled(format!("  {line}"), canvas.theme.bad),
             );
-            row += 1;
         }
         if data.manifest.is_none() {
             return 1;
@@ -82,8 +81,8 @@ fn tab_line(shown: Tab, data: &RunData, canvas: &mut Canvas<'_>, area: Rect) {
         } else {
             theme.dim
         };
-        // Without colours the chosen tab is told by brackets.
-        if tab == shown && theme.selected.bg.is_none() {
+        // Not by colour alone.
+        if tab == shown {
             title = format!("[{}]", title.trim());
         }
         let width = Span::raw(title.as_str()).width() as u16;
@@ -211,7 +210,7 @@ fn charts(data: &RunData, state: &mut ChartState, canvas: &mut Canvas<'_>, area:
                 .filter(|_| name.ends_with("memory_bytes"))
                 .map(|bytes| (bytes as f64, "limit")),
             selected: index == state.selected,
-            unit: unit_of(name),
+            unit: Unit::of(name),
         };
         state.plot = chart.draw(canvas, place);
         canvas.targets.push((place, Target::Chart(index)));
@@ -219,7 +218,8 @@ fn charts(data: &RunData, state: &mut ChartState, canvas: &mut Canvas<'_>, area:
     let above = first;
     let below = names.len().saturating_sub(first + fits);
     if above + below > 0 && !state.alone {
-        let note = format!("{above} before, {below} after ");
+        let shown = names.len() - below;
+        let note = format!("{}–{shown}/{} ", above + 1, names.len());
         let top = Rect {
             y: area.y.saturating_sub(2),
             height: 1,
