@@ -11,6 +11,7 @@ use crate::objective::{
 };
 use crate::observer::Observer;
 use crate::optim::Gradients;
+use crate::stream::{self, MicroStep};
 use crate::tally::{Tally, Totals};
 
 /// Label of a position that has none, as in Hugging Face's datasets.
@@ -111,6 +112,35 @@ pub fn cross_entropy(
     }
 }
 
+/// How gradients are made. All ways make the same ones, up to rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backpropagation {
+    /// One graph for each micro-batch, with all its activations.
+    #[default]
+    Plain,
+    /// In chunks, from the layers' inputs.
+    Streamed(stream::Settings),
+}
+
+/// How [`run_with`] makes gradients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// What the objective is multiplied by before its backward pass, so that small gradients
+    /// survive f16. The losses returned are not scaled; the gradients are, and say so.
+    pub loss_scale: f64,
+    /// Which activations are kept, and which computed again.
+    pub backpropagation: Backpropagation,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            loss_scale: 1.0,
+            backpropagation: Backpropagation::Plain,
+        }
+    }
+}
+
 /// Runs forward and backward over `batches` and sums the gradients.
 ///
 /// With `global` balancing over more than one micro-batch, a forward pass without gradients over
@@ -124,34 +154,52 @@ pub fn run(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> StepResult {
-    run_scaled(model, batches, objective, device, observer, 1.0)
+    let settings = Settings::default();
+    run_with(model, batches, objective, device, observer, &settings)
 }
 
-/// [`run`] with the objective multiplied by `loss_scale` before its backward pass, so that small
-/// gradients survive f16. The losses that it returns are not scaled; the gradients are, and say so.
-pub fn run_scaled(
+/// [`run`] as `settings` says.
+pub fn run_with(
     model: &Decoder,
     batches: &[MicroBatch],
     objective: &RouterObjective,
     device: &Device,
     observer: &mut dyn Observer,
-    loss_scale: f64,
+    settings: &Settings,
 ) -> StepResult {
+    let Settings {
+        loss_scale,
+        backpropagation,
+    } = *settings;
     let size = size_of(batches);
     let mixtures = model.config().moe_layers() > 0;
     let whole_step = (mixtures && objective.balance == BalanceScope::Global && batches.len() > 1)
-        .then(|| count_choices(model, batches, device));
+        .then(|| count_choices(model, batches, backpropagation, device));
     let mut gradients = Gradients::scaled(loss_scale);
     let mut tally = Tally::default();
+    let plain = match backpropagation {
+        Backpropagation::Plain => None,
+        Backpropagation::Streamed(settings) => Some((settings, model.valid())),
+    };
     for batch in batches {
+        if let Some((settings, plain)) = &plain {
+            let step = MicroStep {
+                model,
+                plain,
+                batch,
+                objective,
+                whole_step: whole_step.as_ref(),
+                size,
+                loss_scale,
+                device,
+            };
+            stream::run(&step, settings, &mut tally, observer, &mut gradients);
+            continue;
+        }
         let input = Input::new(model.config(), &batch.sequences, 0, device);
         let Forward { hidden, routings } = model.forward(&input, None);
         tally.add(model, &routings, observer);
-        let counted = match objective.balance {
-            BalanceScope::Global => whole_step.as_ref(),
-            BalanceScope::GlobalRunning => Some(&tally.counts),
-            _ => None,
-        };
+        let counted = counted(objective.balance, whole_step.as_ref(), &tally);
         // A micro-batch is its share of the step: sums over its tokens, divided by the step's
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
@@ -198,13 +246,39 @@ pub fn run_scaled(
     }
 }
 
+/// The choices that a balance loss of this scope counts beyond a micro-batch's own: those of
+/// `whole_step`, or of the step so far.
+pub(crate) fn counted<'a>(
+    scope: BalanceScope,
+    whole_step: Option<&'a Counts>,
+    tally: &'a Tally,
+) -> Option<&'a Counts> {
+    match scope {
+        BalanceScope::Global => whole_step,
+        BalanceScope::GlobalRunning => Some(&tally.counts),
+        _ => None,
+    }
+}
+
 /// Choices of every expert over all of `batches`, by forward passes without gradients.
-fn count_choices(model: &Decoder, batches: &[MicroBatch], device: &Device) -> Counts {
+fn count_choices(
+    model: &Decoder,
+    batches: &[MicroBatch],
+    backpropagation: Backpropagation,
+    device: &Device,
+) -> Counts {
     let model = model.valid();
     let mut counts = Counts::default();
     for batch in batches {
-        let input = Input::new(model.config(), &batch.sequences, 0, device);
-        counts.add(&model.forward(&input, None).routings);
+        match backpropagation {
+            Backpropagation::Plain => {
+                let input = Input::new(model.config(), &batch.sequences, 0, device);
+                counts.add(&model.forward(&input, None).routings);
+            }
+            Backpropagation::Streamed(settings) => {
+                stream::count(&model, batch, &settings, device, &mut counts);
+            }
+        }
     }
     counts
 }
@@ -212,6 +286,20 @@ fn count_choices(model: &Decoder, batches: &[MicroBatch], device: &Device) -> Co
 /// Sum of the losses of `batch`'s labels and their number, without gradients. `model` must come
 /// from [`Module::valid`].
 pub fn evaluate(model: &Decoder, batch: &MicroBatch, device: &Device) -> (f64, usize) {
+    evaluate_with(model, batch, device, Backpropagation::Plain)
+}
+
+/// [`evaluate`] in the chunks of `backpropagation`, where it has any.
+pub fn evaluate_with(
+    model: &Decoder,
+    batch: &MicroBatch,
+    device: &Device,
+    backpropagation: Backpropagation,
+) -> (f64, usize) {
+    if let Backpropagation::Streamed(settings) = backpropagation {
+        let sum = stream::evaluate(model, batch, &settings, device);
+        return (sum, batch.label_count());
+    }
     let input = Input::new(model.config(), &batch.sequences, 0, device);
     let hidden = model.forward(&input, None).hidden;
     let losses = cross_entropy(model, hidden, &batch.labels, 1).losses;

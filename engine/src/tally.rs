@@ -1,7 +1,8 @@
 //! What a step counts on the device, and reads once at its end.
 
+use bellows_kernels::Kernels;
 use bellows_kernels::host::Reading;
-use bellows_kernels::routing::transitions;
+use bellows_kernels::routing::{Plan, Routing, transitions};
 use burn::tensor::{Int, Tensor};
 
 use crate::model::{Decoder, RoutingAt};
@@ -53,33 +54,50 @@ pub struct Totals {
 impl Tally {
     /// Adds the decisions of one micro-batch, with what `observer` wants of them.
     pub fn add(&mut self, model: &Decoder, routings: &[RoutingAt], observer: &dyn Observer) {
-        self.counts.add(routings);
-        let Some(first) = routings.first() else {
-            return;
-        };
-        let plan = &first.routing.plan;
-        self.places = routings.iter().map(|at| (at.layer, at.iteration)).collect();
-        self.experts = plan.experts;
-        self.tokens += plan.tokens as u64;
-        self.slots += (plan.tokens * plan.top_k) as u64;
+        let kernels = model.config().kernels;
+        let mut before = None;
+        for (decision, at) in routings.iter().enumerate() {
+            let place = (at.layer, at.iteration);
+            self.add_decision(decision, place, &at.routing, before, kernels, observer);
+            before = Some(&at.routing.plan);
+        }
+    }
+
+    /// Adds the decision of this number, counted in order of layer and iteration, about some
+    /// tokens of the step; `place` is its layer and iteration, and `before` the decision before it
+    /// about the same tokens. Every decision gets every token once.
+    pub fn add_decision(
+        &mut self,
+        decision: usize,
+        place: (usize, usize),
+        routing: &Routing,
+        before: Option<&Plan>,
+        kernels: Kernels,
+        observer: &dyn Observer,
+    ) {
+        let plan = &routing.plan;
+        self.counts.add_decision(decision, plan);
+        if decision == self.places.len() {
+            self.places.push(place);
+        }
+        if decision == 0 {
+            self.experts = plan.experts;
+            self.tokens += plan.tokens as u64;
+            self.slots += (plan.tokens * plan.top_k) as u64;
+        }
         if plan.capacity.is_some() {
-            let ends = routings.iter().map(|at| {
-                let plan = &at.routing.plan;
-                plan.offsets.clone().narrow(0, plan.experts, 1)
-            });
-            add_all(&mut self.kept, ends, Tensor::add);
+            let end = plan.offsets.clone().narrow(0, plan.experts, 1);
+            add_at(&mut self.kept, decision, end, Tensor::add);
         }
         if observer.wants_routing() {
-            let rows = routings.iter().map(|at| at.routing.statistics());
-            add_all(&mut self.statistics, rows, Tensor::add);
+            let row = routing.statistics();
+            add_at(&mut self.statistics, decision, row, Tensor::add);
         }
-        if observer.wants_transitions() {
-            let kernels = model.config().kernels;
-            let pairs = routings.windows(2).map(|pair| {
-                let (from, to) = (&pair[0].routing.plan, &pair[1].routing.plan);
-                transitions(from, to, kernels)
-            });
-            add_all(&mut self.transitions, pairs, Tensor::add);
+        if observer.wants_transitions()
+            && let Some(before) = before
+        {
+            let pairs = transitions(before, plan, kernels);
+            add_at(&mut self.transitions, decision - 1, pairs, Tensor::add);
         }
     }
 
@@ -161,14 +179,11 @@ impl Tally {
     }
 }
 
-/// Adds `new` to `sums`, entry by entry; the first time they are the sums.
-fn add_all<T: Clone>(sums: &mut Vec<T>, new: impl Iterator<Item = T>, add: impl Fn(T, T) -> T) {
-    if sums.is_empty() {
-        sums.extend(new);
-    } else {
-        for (sum, new) in sums.iter_mut().zip(new) {
-            *sum = add(sum.clone(), new);
-        }
+/// Adds `new` to entry `index` of `sums`; the first time it is the entry.
+fn add_at<T: Clone>(sums: &mut Vec<T>, index: usize, new: T, add: impl Fn(T, T) -> T) {
+    match sums.get_mut(index) {
+        Some(sum) => *sum = add(sum.clone(), new),
+        None => sums.push(new),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use burn::tensor::{Int, Tensor, TensorData, Transaction};
+use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
 
 thread_local! {
     static READS: Cell<u64> = const { Cell::new(0) };
@@ -88,4 +88,22 @@ pub fn integers<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i64> {
     READS.set(READS.get() + 1);
     let data = tensor.into_data().convert::<i64>();
     data.try_into_vec::<i64>().expect("converted to i64")
+}
+
+/// A tensor's values in host memory, to come back later.
+#[derive(Clone, Debug)]
+pub struct Moved<const D: usize>(TensorData);
+
+impl<const D: usize> Moved<D> {
+    /// Copies `tensor` to the host and frees its memory on the device, unless somebody else holds
+    /// it. Waits for the device.
+    pub fn new(tensor: Tensor<D>) -> Self {
+        READS.set(READS.get() + 1);
+        Self(tensor.without_autodiff().into_data())
+    }
+
+    /// The tensor on `device` again. The upload is queued; nothing waits for it.
+    pub fn restore(&self, device: &Device) -> Tensor<D> {
+        Tensor::from_data(self.0.clone(), device)
+    }
 }

@@ -155,6 +155,16 @@ pub fn custom_vjp<const N: usize, const D: usize>(
     }
 }
 
+/// A scalar, 0 in value, whose backward pass brings `gradient` to `output`: what continues a
+/// backward pass that began elsewhere. Sum several of them to run their graphs at once.
+///
+/// # Panics
+/// As [`custom_vjp`].
+pub fn seed<const D: usize>(output: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
+    let value = Tensor::<1>::zeros([1], &gradient.device());
+    custom_vjp([output.into()], value, move |_, _| [Some(gradient.into())])
+}
+
 /// Whether the inputs that take part in autodiff live on the Cube backend; `None` where none does.
 fn tracked_on_cube(inputs: &[AnyTensor]) -> Option<bool> {
     inputs.iter().find_map(|input| match &input.0.kind {

@@ -21,10 +21,12 @@ pub enum Attention {
     Mla(MultiHeadLatentAttention),
 }
 
-/// Queries, keys and values of one layer, rotated, each `[batch, heads, time, width]`.
-pub(super) struct Projected {
-    pub query: Tensor<4>,
+/// Keys, rotated, and values of one layer `[batch, groups, time, width]`.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Keys.
     pub key: Tensor<4>,
+    /// Values.
     pub value: Tensor<4>,
 }
 
@@ -37,32 +39,22 @@ impl Attention {
         }
     }
 
-    /// `x`: `[batch · time, hidden]`, normalised; returns the same shape. `past` holds the layer's
-    /// keys and values of earlier tokens and is extended.
-    pub fn forward(
-        &self,
-        x: Tensor<2>,
-        input: &Input,
-        mask: Tensor<4>,
-        past: Option<&mut Option<(Tensor<4>, Tensor<4>)>>,
-    ) -> Tensor<2> {
-        let (projected, scale, output) = match self {
-            Attention::Gqa(layer) => (layer.project(x, input), layer.scale, &layer.o_proj),
-            Attention::Mla(layer) => (layer.project(x, input), layer.scale, &layer.o_proj),
-        };
-        let Projected {
-            query,
-            mut key,
-            mut value,
-        } = projected;
-        if let Some(past) = past {
-            if let Some((old_key, old_value)) = past.take() {
-                key = Tensor::cat(vec![old_key, key], 2);
-                value = Tensor::cat(vec![old_value, value], 2);
-            }
-            *past = Some((key.clone(), value.clone()));
+    /// Keys and values of `x` `[batch · time, hidden]`, normalised.
+    pub fn keys(&self, x: Tensor<2>, input: &Input) -> Keys {
+        match self {
+            Attention::Gqa(layer) => layer.keys(x, input),
+            Attention::Mla(layer) => layer.keys(x, input),
         }
-        let y = attention(query, key, value, mask, scale);
+    }
+
+    /// `x`: `[batch · time, hidden]`, normalised, whose queries read `keys`; these end with its own.
+    /// Returns the same shape.
+    pub fn forward(&self, x: Tensor<2>, keys: Keys, input: &Input, mask: Tensor<4>) -> Tensor<2> {
+        let (query, scale, output) = match self {
+            Attention::Gqa(layer) => (layer.queries(x, input), layer.scale, &layer.o_proj),
+            Attention::Mla(layer) => (layer.queries(x, input), layer.scale, &layer.o_proj),
+        };
+        let y = attention(query, keys.key, keys.value, mask, scale);
         let [batch, heads, time, width] = y.dims();
         output.forward(y.swap_dims(1, 2).reshape([batch * time, heads * width]))
     }
@@ -124,16 +116,19 @@ impl GroupedQueryAttention {
         }
     }
 
-    fn project(&self, x: Tensor<2>, input: &Input) -> Projected {
-        let query = self.q_proj.forward(x.clone());
+    fn queries(&self, x: Tensor<2>, input: &Input) -> Tensor<4> {
+        let query = self.q_proj.forward(x);
+        rotate(
+            self.heads(query, self.q_norm.as_ref(), self.heads, input),
+            &input.rotation,
+            self.numerics.kernels,
+        )
+    }
+
+    fn keys(&self, x: Tensor<2>, input: &Input) -> Keys {
         let key = self.k_proj.forward(x.clone());
         let value = self.clipped(self.v_proj.forward(x));
-        Projected {
-            query: rotate(
-                self.heads(query, self.q_norm.as_ref(), self.heads, input),
-                &input.rotation,
-                self.numerics.kernels,
-            ),
+        Keys {
             key: rotate(
                 self.heads(key, self.k_norm.as_ref(), self.groups, input),
                 &input.rotation,

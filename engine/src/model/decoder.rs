@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::{
-    Attention, Cache, DenseFeedForward, Embedding, FeedForward, Init, Input, Linear,
+    Attention, Cache, Choices, DenseFeedForward, Embedding, FeedForward, Init, Input, Keys, Linear,
     MixtureOfExperts, Numerics, RmsNorm, Stream,
 };
 use crate::config::ModelConfig;
@@ -47,26 +47,65 @@ impl DecoderLayer {
     }
 
     /// Reads `stream` and returns it with the layer's output still to be added, and each
-    /// iteration's routing.
+    /// iteration's routing, which is as `choices` says. `past` holds the layer's keys and values
+    /// of earlier tokens and is extended.
     pub fn forward(
         &self,
         stream: Stream,
         input: &Input,
         past: Option<&mut Option<(Tensor<4>, Tensor<4>)>>,
+        choices: &mut Choices<'_>,
+    ) -> (Stream, Vec<Routing>) {
+        let (residual, normed) = self.input_layernorm.forward_stream(stream);
+        let Keys { mut key, mut value } = self.self_attn.keys(normed.clone(), input);
+        if let Some(past) = past {
+            if let Some((old_key, old_value)) = past.take() {
+                key = Tensor::cat(vec![old_key, key], 2);
+                value = Tensor::cat(vec![old_value, value], 2);
+            }
+            *past = Some((key.clone(), value.clone()));
+        }
+        self.attend(residual, normed, Keys { key, value }, input, choices)
+    }
+
+    /// Keys and values of the layer's input `x` `[batch · time, hidden]`.
+    pub fn keys(&self, x: Tensor<2>, input: &Input) -> Keys {
+        self.self_attn.keys(self.input_layernorm.forward(x), input)
+    }
+
+    /// [`DecoderLayer::forward`] of the layer's input `x`, with `keys` of all tokens up to its own
+    /// last ones from [`DecoderLayer::keys`].
+    pub fn forward_against(
+        &self,
+        x: Tensor<2>,
+        keys: Keys,
+        input: &Input,
+        choices: &mut Choices<'_>,
+    ) -> (Stream, Vec<Routing>) {
+        let normed = self.input_layernorm.forward(x.clone());
+        self.attend(x, normed, keys, input, choices)
+    }
+
+    fn attend(
+        &self,
+        residual: Tensor<2>,
+        normed: Tensor<2>,
+        keys: Keys,
+        input: &Input,
+        choices: &mut Choices<'_>,
     ) -> (Stream, Vec<Routing>) {
         let mask = match (&input.sliding_mask, self.slides) {
             (Some(mask), true) => mask.clone(),
             _ => input.full_mask.clone(),
         };
-        let (residual, normed) = self.input_layernorm.forward_stream(stream);
-        let attended = self.self_attn.forward(normed, input, mask, past);
+        let attended = self.self_attn.forward(normed, keys, input, mask);
         let (residual, normed) = self.post_attention_layernorm.forward_stream(Stream {
             residual,
             update: Some(attended),
         });
         let (y, routings) = match &self.mlp {
             FeedForward::Dense(mlp) => (mlp.forward(normed), Vec::new()),
-            FeedForward::Mixture(mixture) => mixture.forward(normed, input.batch),
+            FeedForward::Mixture(mixture) => mixture.forward(normed, input.batch, choices),
         };
         let stream = if self.outer_residual {
             Stream {
@@ -166,7 +205,7 @@ impl Decoder {
         let mut routings = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let past = cache.as_mut().map(|cache| &mut cache.layers[index]);
-            let (next, layer_routings) = layer.forward(stream, input, past);
+            let (next, layer_routings) = layer.forward(stream, input, past, &mut Choices::Fresh);
             stream = next;
             routings.extend(
                 layer_routings

@@ -1,12 +1,12 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
 use bellows_kernels::chain::{Inputs, Rule, chain};
-use bellows_kernels::experts::{Settings, swiglu};
+use bellows_kernels::experts::{Settings, experts, experts_into, swiglu};
 use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{Init, Linear, Numerics};
+use super::{Choices, Init, Linear, Numerics};
 use crate::config::{ModelConfig, ScoringFunc, TopkMethod};
 
 /// Feed-forward part of one layer.
@@ -121,19 +121,16 @@ impl MixtureOfExperts {
 
     /// `x`: `[rows, hidden]`, normalised, of `sequences` equal sequences. Returns the last
     /// iteration's output in the same shape, without the layer's outer residual, and each
-    /// iteration's routing.
-    pub fn forward(&self, x: Tensor<2>, sequences: usize) -> (Tensor<2>, Vec<Routing>) {
-        let rule = Rule {
-            router: self.rule,
-            iterations: self.iterations,
-            residual: self.inner_residual,
-            sequences,
-            settings: Settings {
-                kernels: self.numerics.kernels,
-                compute: self.numerics.compute,
-                recompute: false,
-            },
-        };
+    /// iteration's routing, which is as `choices` says.
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        sequences: usize,
+        choices: &mut Choices<'_>,
+    ) -> (Tensor<2>, Vec<Routing>) {
+        if self.shared_experts.is_some() || !matches!(choices, Choices::Fresh) {
+            return self.step_by_step(x, sequences, choices);
+        }
         let routers = self.gate.iter().map(|gate| gate.weight.val()).collect();
         let inputs = Inputs {
             x,
@@ -141,36 +138,55 @@ impl MixtureOfExperts {
             gate_up: self.experts.gate_up_proj.val(),
             down: self.experts.down_proj.val(),
         };
-        match &self.shared_experts {
-            None => chain(inputs, &self.correction_bias, &rule),
-            Some(shared) => self.step_by_step(inputs, shared, rule),
+        let rule = Rule {
+            router: self.rule,
+            iterations: self.iterations,
+            residual: self.inner_residual,
+            sequences,
+            settings: self.settings(),
+        };
+        chain(inputs, &self.correction_bias, &rule)
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            kernels: self.numerics.kernels,
+            compute: self.numerics.compute,
+            recompute: false,
         }
     }
 
-    /// The chain one iteration at a time, with shared experts beside it.
+    /// The chain one iteration at a time: for choices that are not all made here, and for shared
+    /// experts beside it.
     fn step_by_step(
         &self,
-        inputs: Inputs,
-        shared: &DenseFeedForward,
-        rule: Rule,
+        x: Tensor<2>,
+        sequences: usize,
+        choices: &mut Choices<'_>,
     ) -> (Tensor<2>, Vec<Routing>) {
-        let single = Rule {
-            iterations: 1,
-            ..rule
-        };
-        let mut state = inputs.x.clone();
+        let settings = self.settings();
+        let mut state = x;
         let mut routings = Vec::with_capacity(self.iterations);
         for iteration in 0..self.iterations {
             let router = iteration.min(self.gate.len() - 1);
-            let step = Inputs {
-                x: state.clone(),
-                routers: inputs.routers.clone().narrow(0, router, 1),
-                ..inputs.clone()
+            let logits = self.gate[router].forward(state.clone());
+            let bias = self.correction_bias.get(router).map(Vec::as_slice);
+            let kernels = settings.kernels;
+            let routing = choices.route(iteration, logits, bias, &self.rule, sequences, kernels);
+            let (x, weights) = (state.clone(), routing.weights.clone());
+            let gate_up = self.experts.gate_up_proj.val();
+            let down = self.experts.down_proj.val();
+            let mut y = match choices.weight_sums() {
+                Some(sums) => {
+                    experts_into(x, weights, &routing.plan, gate_up, down, settings, sums)
+                }
+                None => experts(x, weights, &routing.plan, gate_up, down, settings),
             };
-            let bias = self.correction_bias.get(router);
-            let (y, routing) = chain(step, bias.map_or(&[], std::slice::from_ref), &single);
-            state = y.add(shared.forward(state));
-            routings.extend(routing);
+            if let Some(shared) = &self.shared_experts {
+                y = y.add(shared.forward(state.clone()));
+            }
+            state = if self.inner_residual { y.add(state) } else { y };
+            routings.push(routing);
         }
         (state, routings)
     }

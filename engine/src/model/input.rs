@@ -1,5 +1,7 @@
 //! A batch as the decoder wants it: ids, rotations and masks on the device.
 
+use std::ops::Range;
+
 use bellows_kernels::attention::HIDDEN;
 use bellows_kernels::rope::Rotation;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -32,6 +34,35 @@ impl Sequences {
             documents: None,
             positions: None,
         }
+    }
+}
+
+/// Some rows of a batch, and of each the same tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Rows.
+    pub rows: Range<usize>,
+    /// Tokens of each row.
+    pub tokens: Range<usize>,
+}
+
+impl Part {
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.rows.len() * self.tokens.len()
+    }
+
+    /// Whether it holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its values out of one for each token of a batch whose rows have `time` tokens.
+    fn of<T: Copy>(&self, values: &[T], time: usize) -> Vec<T> {
+        let rows = self.rows.clone();
+        rows.flat_map(|row| &values[row * time..][self.tokens.clone()])
+            .copied()
+            .collect()
     }
 }
 
@@ -75,12 +106,42 @@ impl Input {
     /// Uploads `sequences`, `past` tokens of which are in a [`Cache`] already (documents and a
     /// past together have no use and are not combined).
     pub fn new(config: &ModelConfig, sequences: &Sequences, past: usize, device: &Device) -> Self {
+        let seen = Seen::of(sequences, past, sequences.documents.as_deref());
+        Self::upload(config, sequences, &seen, device)
+    }
+
+    /// Uploads `part` of `sequences`, to be read after the tokens before it in its rows: its masks
+    /// are as wide as the keys up to its end.
+    pub fn part(config: &ModelConfig, sequences: &Sequences, part: &Part, device: &Device) -> Self {
+        let time = sequences.time;
+        let own = Sequences {
+            batch: part.rows.len(),
+            time: part.tokens.len(),
+            ids: part.of(&sequences.ids, time),
+            documents: None,
+            positions: sequences
+                .positions
+                .as_ref()
+                .map(|positions| part.of(positions, time)),
+        };
+        let up_to_end = Part {
+            tokens: 0..part.tokens.end,
+            ..part.clone()
+        };
+        let documents = sequences.documents.as_ref();
+        let documents = documents.map(|documents| up_to_end.of(documents, time));
+        let seen = Seen::of(&own, part.tokens.start, documents.as_deref());
+        Self::upload(config, &own, &seen, device)
+    }
+
+    fn upload(config: &ModelConfig, sequences: &Sequences, seen: &Seen, device: &Device) -> Self {
         let device = &device.clone().without_autodiff();
         let Sequences { batch, time, .. } = *sequences;
         let ids = Tensor::from_data(
             TensorData::new(sequences.ids.clone(), [batch * time]),
             device,
         );
+        let past = seen.past;
         let rotation = match &sequences.positions {
             Some(positions) => {
                 rotary::rotation(&config.rope, config.rotary_dim(), positions, batch, device)
@@ -97,42 +158,58 @@ impl Input {
             time,
             ids,
             rotation,
-            full_mask: mask(sequences, past, None, device),
-            sliding_mask: slides.then(|| mask(sequences, past, config.sliding_window, device)),
+            full_mask: seen.mask(None, device),
+            sliding_mask: slides.then(|| seen.mask(config.sliding_window, device)),
         }
     }
 }
 
-fn mask(sequences: &Sequences, past: usize, window: Option<usize>, device: &Device) -> Tensor<4> {
-    let Sequences { time, .. } = *sequences;
-    let rows = if sequences.documents.is_some() {
-        sequences.batch
-    } else {
-        1
-    };
-    let length = past + time;
-    let window = window.unwrap_or(usize::MAX);
-    let mut values = vec![HIDDEN; rows * time * length];
-    for row in 0..rows {
-        let documents = sequences
-            .documents
-            .as_ref()
-            .map(|documents| &documents[row * time..(row + 1) * time]);
-        for query in 0..time {
-            let at = (row * time + query) * length;
-            let last = past + query;
-            let first = (last + 1).saturating_sub(window);
-            match documents {
-                None => values[at + first..=at + last].fill(0.0),
-                Some(documents) => {
-                    for key in first..=last {
-                        if documents[key] == documents[query] {
-                            values[at + key] = 0.0;
+/// Who may see whom: `time` queries a row, after `past` tokens.
+struct Seen<'a> {
+    rows: usize,
+    past: usize,
+    time: usize,
+    /// Document of each token, those of the past included where they are in this batch.
+    documents: Option<&'a [u32]>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(sequences: &Sequences, past: usize, documents: Option<&'a [u32]>) -> Self {
+        Self {
+            rows: documents.map_or(1, |_| sequences.batch),
+            past,
+            time: sequences.time,
+            documents,
+        }
+    }
+
+    fn mask(&self, window: Option<usize>, device: &Device) -> Tensor<4> {
+        let Self {
+            rows, past, time, ..
+        } = *self;
+        let length = past + time;
+        let window = window.unwrap_or(usize::MAX);
+        let mut values = vec![HIDDEN; rows * time * length];
+        for row in 0..rows {
+            let documents = self
+                .documents
+                .map(|documents| &documents[row * length..(row + 1) * length]);
+            for query in 0..time {
+                let at = (row * time + query) * length;
+                let last = past + query;
+                let first = (last + 1).saturating_sub(window);
+                match documents {
+                    None => values[at + first..=at + last].fill(0.0),
+                    Some(documents) => {
+                        for key in first..=last {
+                            if documents[key] == documents[last] {
+                                values[at + key] = 0.0;
+                            }
                         }
                     }
                 }
             }
         }
+        Tensor::from_data(TensorData::new(values, [rows, 1, time, length]), device)
     }
-    Tensor::from_data(TensorData::new(values, [rows, 1, time, length]), device)
 }

@@ -97,6 +97,16 @@ pub struct Stream {
     pub update: Option<Tensor<2>>,
 }
 
+impl Stream {
+    /// The stream with everything added.
+    pub fn sum(self) -> Tensor<2> {
+        match self.update {
+            Some(update) => self.residual.add(update),
+            None => self.residual,
+        }
+    }
+}
+
 /// Token embedding.
 #[derive(Module, Debug)]
 pub struct Embedding {

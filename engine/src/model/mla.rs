@@ -4,7 +4,7 @@ use bellows_kernels::rope::rotate;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::attention::{Projected, split_heads};
+use super::attention::{Keys, split_heads};
 use super::{Init, Input, Linear, Numerics, RmsNorm, rotary};
 use crate::config::ModelConfig;
 
@@ -86,25 +86,27 @@ impl MultiHeadLatentAttention {
         }
     }
 
-    pub(super) fn project(&self, x: Tensor<2>, input: &Input) -> Projected {
+    pub(super) fn queries(&self, x: Tensor<2>, input: &Input) -> Tensor<4> {
         let query = match (
             &self.q_proj,
             &self.q_a_proj,
             &self.q_a_layernorm,
             &self.q_b_proj,
         ) {
-            (None, Some(a), Some(norm), Some(b)) => b.forward(norm.forward(a.forward(x.clone()))),
-            (Some(direct), ..) => direct.forward(x.clone()),
+            (None, Some(a), Some(norm), Some(b)) => b.forward(norm.forward(a.forward(x))),
+            (Some(direct), ..) => direct.forward(x),
             _ => unreachable!("new() makes the direct projection or all three of the compression"),
         };
-        let kernels = self.numerics.kernels;
         // The rotation is as wide as the last part of a head: it leaves the rest.
-        let query = rotate(
+        rotate(
             split_heads(query, self.heads, input),
             &input.rotation,
-            kernels,
-        );
+            self.numerics.kernels,
+        )
+    }
 
+    pub(super) fn keys(&self, x: Tensor<2>, input: &Input) -> Keys {
+        let kernels = self.numerics.kernels;
         let compressed = self.kv_a_proj_with_mqa.forward(x);
         let latent = compressed.clone().narrow(1, 0, self.rank);
         let rotary = compressed.narrow(1, self.rank, self.rotary_width);
@@ -117,8 +119,7 @@ impl MultiHeadLatentAttention {
         let both = self.kv_b_proj.forward(self.kv_a_layernorm.forward(latent));
         let both = split_heads(both, self.heads, input);
         let plain = both.clone().narrow(3, 0, self.plain_width);
-        Projected {
-            query,
+        Keys {
             key: Tensor::cat(vec![plain, rotary], 3),
             value: both.narrow(3, self.plain_width, self.value_width),
         }

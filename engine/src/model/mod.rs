@@ -4,6 +4,7 @@
 //! sequences.
 
 mod attention;
+mod choices;
 mod decoder;
 mod feed_forward;
 mod init;
@@ -13,11 +14,12 @@ mod mla;
 mod numerics;
 pub mod rotary;
 
-pub use attention::{Attention, GroupedQueryAttention};
+pub use attention::{Attention, GroupedQueryAttention, Keys};
+pub use choices::{Choices, Filled};
 pub use decoder::{Decoder, DecoderLayer, Forward, RoutingAt};
 pub use feed_forward::{DenseFeedForward, ExpertWeights, FeedForward, MixtureOfExperts};
 pub use init::Init;
-pub use input::{Cache, Input, Sequences};
+pub use input::{Cache, Input, Part, Sequences};
 pub use layers::{Embedding, Linear, RmsNorm, Stream};
 pub use mla::MultiHeadLatentAttention;
 pub use numerics::Numerics;

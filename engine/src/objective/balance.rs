@@ -1,7 +1,7 @@
 //! Load-balancing loss, router z-loss, loss-free balancing.
 
 use bellows_kernels::host::{Read, Reading};
-use bellows_kernels::routing::Factors;
+use bellows_kernels::routing::{Factors, Plan, Routing, Terms};
 use burn::tensor::{Int, Tensor};
 
 use super::{BalanceScope, RouterObjective};
@@ -27,25 +27,22 @@ pub struct Counts {
 impl Counts {
     /// Adds the choices of one micro-batch.
     pub fn add(&mut self, routings: &[RoutingAt]) {
-        let Some(first) = routings.first() else {
-            return;
-        };
-        self.slots += first.routing.plan.tokens * first.routing.plan.top_k;
-        let new = routings.iter().map(|at| at.routing.plan.chosen.clone());
-        if self.chosen.is_empty() {
-            self.chosen = new.collect();
-        } else {
-            for (total, new) in self.chosen.iter_mut().zip(new) {
-                *total = total.clone().add(new);
-            }
+        for (decision, at) in routings.iter().enumerate() {
+            self.add_decision(decision, &at.routing.plan);
         }
     }
 
-    /// The counts of `routings` alone.
-    pub fn of(routings: &[RoutingAt]) -> Self {
-        let mut counts = Self::default();
-        counts.add(routings);
-        counts
+    /// Adds the choices of some tokens in the decision of this number, counted in order of layer
+    /// and iteration. Every decision gets the same tokens.
+    pub fn add_decision(&mut self, decision: usize, plan: &Plan) {
+        if decision == 0 {
+            self.slots += plan.tokens * plan.top_k;
+        }
+        let new = plan.chosen.clone();
+        match self.chosen.get_mut(decision) {
+            Some(total) => *total = total.clone().add(new),
+            None => self.chosen.push(new),
+        }
     }
 
     /// Has the counts read; returns their places.
@@ -79,6 +76,144 @@ pub struct StepSize {
     pub labels: usize,
 }
 
+/// What the routers chose in one micro-batch, as far as their objectives count it.
+#[derive(Clone, Debug, Default)]
+pub struct Chosen {
+    /// Experts of a router.
+    experts: usize,
+    /// Choices of a token.
+    top_k: usize,
+    /// Choices of the micro-batch.
+    counts: Counts,
+    /// Choices of each sequence `[S, E]`, a decision each; empty unless the scope wants them.
+    by_sequence: Vec<Tensor<2, Int>>,
+}
+
+impl Chosen {
+    /// Adds the decision of this number about some tokens of the micro-batch, the sequences
+    /// `first_sequence..` of `sequences`.
+    pub fn add(
+        &mut self,
+        decision: usize,
+        routing: &Routing,
+        objective: &RouterObjective,
+        first_sequence: usize,
+        sequences: usize,
+    ) {
+        self.experts = routing.plan.experts;
+        self.top_k = routing.plan.top_k;
+        self.counts.add_decision(decision, &routing.plan);
+        if objective.balance != BalanceScope::Sequence {
+            return;
+        }
+        let own = routing.chosen_by_sequence();
+        let [rows, experts] = own.dims();
+        let whole = match rows == sequences {
+            true => own,
+            false => {
+                // Rows of zeros around: a part knows nothing of the other sequences.
+                let zeros = |rows| Tensor::<2, Int>::zeros([rows, experts], &own.device());
+                let behind = sequences - first_sequence - rows;
+                let parts = [
+                    (first_sequence, None),
+                    (rows, Some(own.clone())),
+                    (behind, None),
+                ];
+                let parts = parts.into_iter().filter(|(rows, _)| *rows > 0);
+                Tensor::cat(
+                    parts
+                        .map(|(rows, own)| own.unwrap_or_else(|| zeros(rows)))
+                        .collect(),
+                    0,
+                )
+            }
+        };
+        match self.by_sequence.get_mut(decision) {
+            Some(sum) => *sum = sum.clone().add(whole),
+            None => self.by_sequence.push(whole),
+        }
+    }
+
+    /// The counts that every decision's router losses take, or `None` if there are no such losses.
+    ///
+    /// `sequences`: those of the micro-batch; `counted` as for [`router_terms`].
+    pub fn weighing(
+        &self,
+        sequences: usize,
+        counted: Option<&Counts>,
+        step: StepSize,
+        objective: &RouterObjective,
+    ) -> Option<Weighing> {
+        let with_balance =
+            objective.balance != BalanceScope::None && objective.balance_coefficient != 0.0;
+        let z_weight = objective.z_loss_coefficient;
+        let decisions = self.counts.chosen.len();
+        if decisions == 0 || (!with_balance && z_weight == 0.0) {
+            return None;
+        }
+        let experts = self.experts as f64;
+        let mut factors = Factors {
+            z: 1.0 / step.tokens as f64,
+            z_weight,
+            ..Factors::default()
+        };
+        let frequencies: Vec<Tensor<2, Int>>;
+        if with_balance && objective.balance == BalanceScope::Sequence {
+            // E · mean over sequences of Σₑ f_{s,e} P_{s,e}.
+            let time = (self.counts.slots / self.top_k / sequences) as f64;
+            factors.balance = experts / (step.sequences as f64 * time * self.top_k as f64 * time);
+            frequencies = self.by_sequence.clone();
+        } else {
+            // E · Σₑ fₑ Pₑ of each layer and iteration, summed, or once over all of them pooled.
+            let counted = counted.unwrap_or(&self.counts);
+            factors.balance = experts / (step.tokens as f64 * counted.slots as f64);
+            let rows = counted.chosen.iter().cloned();
+            let rows: Vec<Tensor<1, Int>> = if objective.pool_layers {
+                factors.balance /= (decisions * decisions) as f64;
+                let pooled = rows.reduce(|a, b| a.add(b));
+                pooled.into_iter().cycle().take(decisions).collect()
+            } else {
+                rows.collect()
+            };
+            frequencies = rows
+                .into_iter()
+                .map(|row| row.reshape([1, self.experts]))
+                .collect();
+        }
+        if with_balance {
+            factors.balance_weight = objective.balance_coefficient;
+        } else {
+            factors.balance = 0.0;
+        }
+        Some(Weighing {
+            factors,
+            frequencies,
+        })
+    }
+}
+
+/// What the router losses of one micro-batch take as given: they are sums over its tokens, so any
+/// part of them adds its share.
+#[derive(Clone, Debug)]
+pub struct Weighing {
+    factors: Factors,
+    /// `[S, E]` or `[1, E]`, a decision each.
+    frequencies: Vec<Tensor<2, Int>>,
+}
+
+impl Weighing {
+    /// Router losses of a decision's tokens, which are of the sequences `first_sequence..`.
+    pub fn terms(&self, decision: usize, routing: &Routing, first_sequence: usize) -> Terms {
+        let frequencies = self.frequencies[decision].clone();
+        let sequences = routing.sequences();
+        let frequencies = match frequencies.dims()[0] {
+            1 => frequencies,
+            _ => frequencies.narrow(0, first_sequence, sequences),
+        };
+        routing.terms(frequencies, &self.factors)
+    }
+}
+
 /// A micro-batch's share of the step's router objectives.
 #[derive(Clone, Debug, Default)]
 pub struct RouterTerms {
@@ -87,6 +222,17 @@ pub struct RouterTerms {
     /// Of each layer and iteration the load-balancing loss and the mean squared log-sum-exp of
     /// router logits, without their coefficients `[2]`, untracked.
     pub values: Vec<Tensor<1>>,
+}
+
+impl RouterTerms {
+    /// Adds those of one decision.
+    pub fn add(&mut self, terms: Terms) {
+        self.values.push(terms.values);
+        self.objective = Some(match self.objective.take() {
+            Some(sum) => sum.add(terms.objective),
+            None => terms.objective,
+        });
+    }
 }
 
 /// The router objectives of one micro-batch of `sequences` sequences.
@@ -101,69 +247,16 @@ pub fn router_terms(
     step: StepSize,
     objective: &RouterObjective,
 ) -> RouterTerms {
-    let with_balance =
-        objective.balance != BalanceScope::None && objective.balance_coefficient != 0.0;
-    let z_weight = objective.z_loss_coefficient;
-    let Some(first) = routings.first() else {
-        return RouterTerms::default();
-    };
-    if !with_balance && z_weight == 0.0 {
-        return RouterTerms::default();
-    }
-    let plan = &first.routing.plan;
-    let experts = plan.experts as f64;
-    let mut factors = Factors {
-        z: 1.0 / step.tokens as f64,
-        z_weight,
-        ..Factors::default()
-    };
-    let frequencies: Vec<Tensor<2, Int>>;
-    if with_balance && objective.balance == BalanceScope::Sequence {
-        // E · mean over sequences of Σₑ f_{s,e} P_{s,e}.
-        let time = (plan.tokens / sequences) as f64;
-        factors.balance = experts / (step.sequences as f64 * time * plan.top_k as f64 * time);
-        frequencies = routings
-            .iter()
-            .map(|at| at.routing.chosen_by_sequence())
-            .collect();
-    } else {
-        // E · Σₑ fₑ Pₑ of each layer and iteration, summed, or once over all of them pooled.
-        let own;
-        let counted = match counted {
-            Some(given) => given,
-            None => {
-                own = Counts::of(routings);
-                &own
-            }
-        };
-        factors.balance = experts / (step.tokens as f64 * counted.slots as f64);
-        let rows = counted.chosen.iter().cloned();
-        let rows: Vec<Tensor<1, Int>> = if objective.pool_layers {
-            let layers = routings.len();
-            factors.balance /= (layers * layers) as f64;
-            let pooled = rows.reduce(|a, b| a.add(b));
-            pooled.into_iter().cycle().take(layers).collect()
-        } else {
-            rows.collect()
-        };
-        frequencies = rows
-            .into_iter()
-            .map(|row| row.reshape([1, plan.experts]))
-            .collect();
-    }
-    if with_balance {
-        factors.balance_weight = objective.balance_coefficient;
-    } else {
-        factors.balance = 0.0;
+    let mut chosen = Chosen::default();
+    for (decision, at) in routings.iter().enumerate() {
+        chosen.add(decision, &at.routing, objective, 0, sequences);
     }
     let mut result = RouterTerms::default();
-    for (at, frequencies) in routings.iter().zip(frequencies) {
-        let terms = at.routing.terms(frequencies, &factors);
-        result.values.push(terms.values);
-        result.objective = Some(match result.objective.take() {
-            Some(sum) => sum.add(terms.objective),
-            None => terms.objective,
-        });
+    let Some(weighing) = chosen.weighing(sequences, counted, step, objective) else {
+        return result;
+    };
+    for (decision, at) in routings.iter().enumerate() {
+        result.add(weighing.terms(decision, &at.routing, 0));
     }
     result
 }

@@ -8,6 +8,7 @@ mod balance;
 mod config;
 
 pub use balance::{
-    Counts, Frequencies, RouterTerms, StepSize, router_terms, update_correction_bias,
+    Chosen, Counts, Frequencies, RouterTerms, StepSize, Weighing, router_terms,
+    update_correction_bias,
 };
 pub use config::{BalanceScope, RouterObjective};

@@ -39,6 +39,18 @@ impl Gradients {
     /// Takes every parameter's gradient out of `raw` and adds it. A parameter that the objective
     /// did not reach counts as zero.
     pub fn accumulate(&mut self, model: &Decoder, mut raw: burn::tensor::Gradients) {
+        self.accumulate_part(&[], model, &mut raw);
+        self.complete(model);
+    }
+
+    /// Takes the gradients of `part` of a model out of `raw` and adds them; `place` is the path of
+    /// its fields. [`Gradients::complete`] has to follow the last part.
+    pub fn accumulate_part(
+        &mut self,
+        place: &[&str],
+        part: &impl Module,
+        raw: &mut burn::tensor::Gradients,
+    ) {
         struct Collect<'a> {
             path: Path,
             raw: &'a mut burn::tensor::Gradients,
@@ -54,10 +66,10 @@ impl Gradients {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let value = param.val();
                 let count: usize = value.dims().iter().product();
-                let gradient = match value.grad_remove(self.raw) {
-                    Some(gradient) => gradient.reshape([count]),
-                    None => Tensor::zeros([count], &value.device().without_autodiff()),
+                let Some(gradient) = value.grad_remove(self.raw) else {
+                    return;
                 };
+                let gradient = gradient.reshape([count]);
                 let name = self.path.name();
                 let sum = match self.sums.remove(&name) {
                     Some(sum) => sum.add(gradient),
@@ -66,9 +78,40 @@ impl Gradients {
                 self.sums.insert(name, sum);
             }
         }
-        model.visit(&mut Collect {
+        let mut path = Path::default();
+        for name in place {
+            path.enter(name, "");
+        }
+        part.visit(&mut Collect {
+            path,
+            raw,
+            sums: &mut self.by_name,
+        });
+    }
+
+    /// Gives every parameter of `model` without a gradient one of zero.
+    pub fn complete(&mut self, model: &Decoder) {
+        struct Fill<'a> {
+            path: Path,
+            sums: &'a mut BTreeMap<String, Tensor<1>>,
+        }
+        impl ModuleVisitor for Fill<'_> {
+            fn enter_module(&mut self, name: &str, kind: &str) {
+                self.path.enter(name, kind);
+            }
+            fn exit_module(&mut self, _: &str, _: &str) {
+                self.path.exit();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.sums.entry(self.path.name()).or_insert_with(|| {
+                    let value = param.val();
+                    let count: usize = value.dims().iter().product();
+                    Tensor::zeros([count], &value.device().without_autodiff())
+                });
+            }
+        }
+        model.visit(&mut Fill {
             path: Path::default(),
-            raw: &mut raw,
             sums: &mut self.by_name,
         });
     }

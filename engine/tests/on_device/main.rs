@@ -15,4 +15,5 @@ mod observation;
 mod optimizer;
 mod packing;
 mod reads;
+mod streaming;
 mod weights;

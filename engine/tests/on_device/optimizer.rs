@@ -248,13 +248,16 @@ fn a_loss_scale_changes_neither_losses_nor_the_update() {
     let run = |loss_scale: f64| {
         let model = build(&deepseek_v3(), &device);
         let mut optimizer = AdamW::new(&AdamWConfig::default());
-        let result = bellows_engine::step::run_scaled(
+        let result = bellows_engine::step::run_with(
             &model,
             &whole(),
             &objective(),
             &device.clone().autodiff(),
             &mut bellows_engine::observer::NoObserver,
-            loss_scale,
+            &bellows_engine::step::Settings {
+                loss_scale,
+                ..Default::default()
+            },
         );
         let norm = result.gradients.global_norm();
         let (model, update) = optimizer.update(model, result.gradients, 0.01);

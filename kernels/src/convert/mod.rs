@@ -31,12 +31,16 @@ impl ConvertBackend for Cube {
     }
 }
 
-/// `tensor` stored in another type, rounded to nearest, on a CubeCL device.
+/// `tensor` stored in another type, rounded to nearest. On devices without CubeCL, which multiply
+/// in f32 whatever is asked for, it stays what it is.
 ///
 /// # Panics
-/// If the tensor takes part in autodiff or its device is not CubeCL's or lacks the type
+/// If the tensor takes part in autodiff or its CubeCL device lacks the type
 /// ([`Compute::stored_by`]).
 pub fn convert<const D: usize>(tensor: Tensor<D>, to: Compute) -> Tensor<D> {
+    if !crate::gpu::on_cube(&tensor) {
+        return tensor;
+    }
     Tensor::from_dispatch(<Dispatch as ConvertBackend>::convert_float(
         tensor.into_dispatch(),
         to,

@@ -32,6 +32,8 @@ pub(crate) use fused::{
     Matrices, RowGradients, Rows, combine, rows, rows_backward, weight_gradients,
 };
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::Tensor;
 
 use crate::routing::Plan;
@@ -82,6 +84,79 @@ pub fn experts(
     custom_vjp(tracked, y, move |dy, needs| {
         let gradients = reference::backward(dy, &inputs, &layout, pre_activations);
         pick(gradients, needs)
+    })
+}
+
+/// Sums of the experts' weight gradients over several backward passes, so that none of them needs
+/// buffers of its own.
+#[derive(Clone, Debug, Default)]
+pub struct WeightAccumulator(Arc<Mutex<Option<WeightSums>>>);
+
+impl WeightAccumulator {
+    /// Goes on from `sums`, to which nobody else should hold a handle; `None`: from zero.
+    pub fn new(sums: Option<WeightSums>) -> Self {
+        Self(Arc::new(Mutex::new(sums)))
+    }
+
+    /// The sums, which are its no more; `None` if no backward pass ran.
+    pub fn take(&self) -> Option<WeightSums> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<WeightSums>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// [`experts`] whose backward adds the weights' gradients into `sums` instead of handing them to
+/// autodiff. Gradients of `x` and `weights` go the usual way.
+pub fn experts_into(
+    x: Tensor<2>,
+    weights: Tensor<2>,
+    plan: &Plan,
+    gate_up: Tensor<3>,
+    down: Tensor<3>,
+    settings: Settings,
+    sums: &WeightAccumulator,
+) -> Tensor<2> {
+    let inputs = reference::Inputs {
+        x: x.clone().without_autodiff(),
+        weights: weights.clone().without_autodiff(),
+        gate_up: gate_up.without_autodiff(),
+        down: down.without_autodiff(),
+    };
+    let tracked = [x.into(), weights.into()];
+    let sums = sums.clone();
+    if fused::computes(&inputs.x, settings.kernels) {
+        let plan = plan.clone();
+        let pass = forward(&inputs, &plan, None, settings);
+        let kept = pass.kept;
+        return custom_vjp(tracked, pass.y, move |dy, _| {
+            let before = sums.take();
+            let gradients = backward(dy, &inputs, &plan, kept, before, settings);
+            *sums.lock() = Some(WeightSums {
+                gate_up: gradients.gate_up,
+                down: gradients.down,
+            });
+            [Some(gradients.x.into()), Some(gradients.weights.into())]
+        });
+    }
+    let layout = reference::Layout::new(plan, &inputs.x.device());
+    let (y, pre_activations) = reference::forward(&inputs, &layout);
+    custom_vjp(tracked, y, move |dy, _| {
+        let gradients = reference::backward(dy, &inputs, &layout, pre_activations);
+        let added = match sums.take() {
+            None => WeightSums {
+                gate_up: gradients.gate_up,
+                down: gradients.down,
+            },
+            Some(before) => WeightSums {
+                gate_up: before.gate_up.add(gradients.gate_up),
+                down: before.down.add(gradients.down),
+            },
+        };
+        *sums.lock() = Some(added);
+        [Some(gradients.x.into()), Some(gradients.weights.into())]
     })
 }
 

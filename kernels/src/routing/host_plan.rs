@@ -26,15 +26,21 @@ impl HostPlan {
         expert_count: usize,
         capacity: Option<usize>,
     ) -> Self {
+        let limits = vec![capacity.unwrap_or(usize::MAX); expert_count];
+        Self::with_limits(experts, top_k, &limits)
+    }
+
+    /// [`HostPlan::new`] with the most that each expert takes `[E]`.
+    pub fn with_limits(experts: Vec<u32>, top_k: usize, limits: &[usize]) -> Self {
+        let expert_count = limits.len();
         let mut chosen = vec![0u32; expert_count];
         for &expert in &experts {
             chosen[expert as usize] += 1;
         }
-        let limit = capacity.unwrap_or(usize::MAX);
         let mut offsets = Vec::with_capacity(expert_count + 1);
         let mut end = 0;
         offsets.push(0);
-        for &count in &chosen {
+        for (&count, &limit) in chosen.iter().zip(limits) {
             end += (count as usize).min(limit);
             offsets.push(end);
         }

@@ -167,6 +167,20 @@ pub fn route(
     }
 }
 
+/// Routes the tokens whose logits are `[T, E]` as `plan` did before, so that rounding flips no
+/// choice: a pass that is repeated. Weights and router losses are tracked; nothing is counted or
+/// read. A few plain operations on every device.
+pub fn replay(logits: Tensor<2>, plan: &Plan, router: &Router, sequences: usize) -> Routing {
+    Routing {
+        weights: reference::weights_of(logits.clone(), plan.indices.clone(), router),
+        logits,
+        plan: plan.clone(),
+        scores: router.scores,
+        sequences,
+        fused: None,
+    }
+}
+
 impl Routing {
     /// The decision with number `number` of a chain, whose gradients `joint` makes. Its logits and
     /// weights take no part in autodiff themselves: their gradients are the chain's.
@@ -197,6 +211,11 @@ impl Routing {
                 scores.clone().div(scores.sum_dim(1).add_scalar(1e-20))
             }
         }
+    }
+
+    /// Equal runs of tokens by which router losses can be counted, S.
+    pub fn sequences(&self) -> usize {
+        self.sequences
     }
 
     /// How often each expert was chosen in each sequence `[S, E]`.

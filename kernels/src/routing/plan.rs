@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{HostPlan, fused, reference};
+use crate::host::Reading;
 use crate::{Kernels, host};
 
 /// Chosen experts of T tokens, and the permutation that groups them.
@@ -43,6 +44,63 @@ impl Plan {
         } else {
             reference::plan(indices, experts, capacity)
         }
+    }
+
+    /// The same choices where an expert keeps `capacity` slots of a batch of which this plan's
+    /// tokens are the next part: the parts before it chose each expert `before` `[E]` times. The
+    /// drops of all parts together are those of the whole batch.
+    ///
+    /// A plan whose own capacity dropped something has lost the order that this needs: call it on
+    /// one without.
+    pub fn limited(&self, before: Tensor<1, Int>, capacity: usize) -> Self {
+        if self.on_host.get().is_some()
+            || !fused::computes(&self.indices, self.experts + 1, Kernels::Fused)
+        {
+            let chosen = self.host().experts.clone();
+            let limits = host::integers(before).into_iter();
+            let limits: Vec<usize> = limits
+                .map(|taken| capacity.saturating_sub(taken as usize))
+                .collect();
+            let plan = HostPlan::with_limits(chosen, self.top_k, &limits);
+            return Self::upload(plan, Some(capacity), &self.indices.device());
+        }
+        let count = self.tokens * self.top_k;
+        let chosen = self.indices.clone().reshape([count]);
+        // The rank of a slot among those of its expert, over all parts so far.
+        let first = self.offsets.clone().narrow(0, 0, self.experts);
+        let rank = self
+            .positions
+            .clone()
+            .sub(first.select(0, chosen.clone()))
+            .add(before.select(0, chosen.clone()));
+        // Slots beyond the capacity go to one expert more, the last, which is then cut off.
+        let kept = chosen.mask_fill(
+            rank.greater_equal_elem(capacity as i32),
+            self.experts as i32,
+        );
+        let sorted = fused::plan(
+            kept.reshape([self.tokens, self.top_k]),
+            self.experts + 1,
+            None,
+        );
+        let end = sorted.offsets.clone().narrow(0, self.experts, 1);
+        let behind =
+            |positions: Tensor<1, Int>| positions.greater_equal(end.clone().expand([count]));
+        let order = Tensor::<1, Int>::arange(0..count as i64, &self.indices.device());
+        Self::on_device(
+            self.indices.clone(),
+            self.experts,
+            Some(capacity),
+            [
+                self.chosen.clone(),
+                sorted.offsets.narrow(0, 0, self.experts + 1),
+                sorted.slots.mask_fill(behind(order), count as i32),
+                sorted
+                    .positions
+                    .clone()
+                    .mask_fill(behind(sorted.positions), count as i32),
+            ],
+        )
     }
 
     /// Of tensors that a kernel made: chosen, offsets, slots, positions.
@@ -100,9 +158,28 @@ impl Plan {
     /// host.
     pub fn host(&self) -> &HostPlan {
         self.on_host.get_or_init(|| {
-            let experts = host::integers(self.indices.clone());
-            let experts = experts.iter().map(|&expert| expert as u32).collect();
-            HostPlan::new(experts, self.top_k, self.experts, self.capacity)
+            let mut reading = Reading::default();
+            let experts = reading.integers(self.indices.clone());
+            let [slots, offsets, chosen] = [&self.slots, &self.offsets, &self.chosen]
+                .map(|tensor| reading.integers(tensor.clone()));
+            let read = reading.finish();
+            let unsigned = |place: usize| -> Vec<u32> {
+                let values = read.integers(place).into_iter();
+                values.map(|value| value as u32).collect()
+            };
+            let offsets: Vec<usize> = unsigned(offsets)
+                .into_iter()
+                .map(|offset| offset as usize)
+                .collect();
+            let mut slots = unsigned(slots);
+            slots.truncate(offsets[self.experts]);
+            HostPlan {
+                experts: unsigned(experts),
+                top_k: self.top_k,
+                slots,
+                offsets,
+                chosen: unsigned(chosen),
+            }
         })
     }
 }

@@ -18,10 +18,7 @@ pub fn route(
 ) -> (Tensor<2>, Plan) {
     let [tokens, experts] = logits.dims();
     let device = logits.device().without_autodiff();
-    let scores = match router.scores {
-        ScoreFunction::Softmax => softmax(logits, 1),
-        ScoreFunction::Sigmoid => sigmoid(logits),
-    };
+    let scores = scores(logits, router);
     let chosen = choose(
         &host::floats(scores.clone()),
         experts,
@@ -33,7 +30,23 @@ pub fn route(
         .map(|factor| capacity_of(factor, tokens, router.top_k, experts));
     let plan = HostPlan::new(chosen, router.top_k, experts, capacity);
     let plan = Plan::upload(plan, capacity, &device);
-    let mut weights = scores.gather(1, plan.indices.clone());
+    (weights(scores, plan.indices.clone(), router), plan)
+}
+
+/// Weights `[T, k]` of the experts `indices` `[T, k]` from logits `[T, E]`, both tracked.
+pub fn weights_of(logits: Tensor<2>, indices: Tensor<2, Int>, router: &Router) -> Tensor<2> {
+    weights(scores(logits, router), indices, router)
+}
+
+fn scores(logits: Tensor<2>, router: &Router) -> Tensor<2> {
+    match router.scores {
+        ScoreFunction::Softmax => softmax(logits, 1),
+        ScoreFunction::Sigmoid => sigmoid(logits),
+    }
+}
+
+fn weights(scores: Tensor<2>, indices: Tensor<2, Int>, router: &Router) -> Tensor<2> {
+    let mut weights = scores.gather(1, indices);
     if router.normalise {
         // The epsilon is DeepSeek's; under f32 it changes nothing where a score is above 1e-13.
         weights = weights.clone().div(weights.sum_dim(1).add_scalar(1e-20));
@@ -41,7 +54,7 @@ pub fn route(
     if router.scale != 1.0 {
         weights = weights.mul_scalar(router.scale);
     }
-    (weights, plan)
+    weights
 }
 
 /// The plan of given choices, sorted on the host.

@@ -334,6 +334,9 @@ pub struct VerifyArgs {
     /// Folders with a model and its reference numbers
     #[arg(value_name = "DIR", required = true)]
     pub folders: Vec<PathBuf>,
+    /// Also stream in chunks of TOKENS; gradients must be the unstreamed ones
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub stream: Option<u32>,
     /// Where to compute: auto, cpu, gpu or gpu:N
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     pub device: DeviceChoice,

@@ -20,7 +20,11 @@ pub fn run(args: VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let mut reports = Vec::new();
     for folder in &args.folders {
         let _spinner = ui.spinner(folder.display().to_string());
-        reports.push(verify(folder, &device.device)?);
+        reports.push(verify(
+            folder,
+            &device.device,
+            args.stream.map(|chunk| chunk as usize),
+        )?);
     }
     if args.json {
         let folders: Vec<_> = reports

@@ -16,7 +16,8 @@ pub use document::{DEFAULT_DOCUMENT, DocumentedKey, keys as documented_keys};
 pub use overrides::Override;
 pub use problem::{Location, Problem, Problems};
 pub use sections::{
-    CheckpointSection, EvaluateSection, RecordSection, RunSection, SampleSection, TrainSection,
+    CheckpointSection, EvaluateSection, RecordSection, RunSection, SampleSection, StreamSection,
+    TrainSection,
 };
 
 use std::path::Path;
@@ -25,6 +26,7 @@ use bellows_data::DataConfig;
 use bellows_engine::config::ModelConfig;
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::optim::{AdamWConfig, LossScaleConfig, Schedule};
+use bellows_engine::step::Backpropagation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -49,6 +51,8 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// Steps and batch size.
     pub train: TrainSection,
+    /// Streamed backpropagation and checkpointing.
+    pub stream: StreamSection,
     /// Scaling of the loss in f16.
     pub loss_scale: LossScaleConfig,
     /// AdamW and clipping.
@@ -143,6 +147,14 @@ impl RunConfig {
                 .map(|finding| place(finding).line(source_name))
                 .collect(),
         })
+    }
+
+    /// How activations are kept for the backward pass.
+    pub fn backpropagation(&self) -> Backpropagation {
+        let chunk = (self.stream.chunk > 0).then_some(self.stream.chunk);
+        let (batch, time) = (self.train.batch_size, self.train.sequence_length);
+        let memory = self.train.memory;
+        memory.resolve(batch, time, chunk, self.stream.keep)
     }
 
     /// The resolved form: every default written out. Reading it back gives an equal configuration.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use bellows_engine::stream::{Keep, Memory};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceChoice, Precision};
@@ -52,6 +53,8 @@ pub struct TrainSection {
     pub skip_limit: u64,
     /// Type in which matrices are multiplied.
     pub precision: Precision,
+    /// How activations are kept for the backward pass.
+    pub memory: Memory,
 }
 
 impl Default for TrainSection {
@@ -64,6 +67,7 @@ impl Default for TrainSection {
             max_minutes: None,
             skip_limit: 5,
             precision: Precision::Auto,
+            memory: Memory::Auto,
         }
     }
 }
@@ -73,6 +77,16 @@ impl TrainSection {
     pub fn tokens_per_step(&self) -> u64 {
         self.batch_size as u64 * self.sequence_length as u64 * self.accumulation as u64
     }
+}
+
+/// `[stream]`: what `train.memory` = "checkpoint" and "stream" keep, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamSection {
+    /// Tokens of a chunk; 0: chosen by the length of the sequences.
+    pub chunk: usize,
+    /// Where and how the layers' inputs are kept.
+    pub keep: Keep,
 }
 
 /// `[evaluate]`: the validation loss.

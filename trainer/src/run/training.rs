@@ -12,7 +12,8 @@ use bellows_engine::kernels::Compute;
 use bellows_engine::model::Decoder;
 use bellows_engine::objective::update_correction_bias;
 use bellows_engine::optim::{AdamW, LossScale};
-use bellows_engine::step::{self, MicroBatch};
+use bellows_engine::step::{self, Backpropagation, MicroBatch};
+use bellows_engine::stream::Settings;
 use bellows_record::{
     Event, EventKind, RunReader, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
 };
@@ -196,7 +197,8 @@ impl<'a> Loop<'a> {
         let began = Event::new(state.step, kind, "")
             .elapsed(state.seconds)
             .with("precision", precision.name())
-            .with("precision_reason", precision.reason.as_str());
+            .with("precision_reason", precision.reason.as_str())
+            .with("memory", describe_memory(config.backpropagation()));
         writer.event(began)?;
         let time_limit = config
             .train
@@ -276,13 +278,16 @@ impl<'a> Loop<'a> {
         self.recorder.begin(step, held(&self.model));
         let objective = &self.config.router;
         let loss_scale = self.state.loss_scale.map(|state| state.scale);
-        let result = step::run_scaled(
+        let result = step::run_with(
             held(&self.model),
             &micro,
             objective,
             &self.device,
             &mut self.recorder,
-            loss_scale.unwrap_or(1.0),
+            &step::Settings {
+                loss_scale: loss_scale.unwrap_or(1.0),
+                backpropagation: self.config.backpropagation(),
+            },
         );
         let losses = result.losses;
         self.recorder.gradients(&result.gradients, &self.device);
@@ -487,7 +492,12 @@ impl<'a> Loop<'a> {
         let model = held(&self.model).valid();
         let (mut sum, mut labels) = (0.0, 0);
         for batch in validation.batches() {
-            let (loss, count) = step::evaluate(&model, &micro_batch(&batch), &self.device);
+            let (loss, count) = step::evaluate_with(
+                &model,
+                &micro_batch(&batch),
+                &self.device,
+                self.config.backpropagation(),
+            );
             sum += loss;
             labels += count;
         }
@@ -623,4 +633,21 @@ fn chain(error: &Error) -> String {
 /// Whether something done every `every` steps (0: never) is due at `step`.
 fn due_at(every: u64, step: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
+}
+
+/// How activations are kept, in words, for the record.
+fn describe_memory(backpropagation: Backpropagation) -> String {
+    match backpropagation {
+        Backpropagation::Plain => "plain".to_owned(),
+        Backpropagation::Streamed(Settings { chunk: None, keep }) => {
+            format!("checkpoint, inputs kept as {}", keep.as_str())
+        }
+        Backpropagation::Streamed(Settings {
+            chunk: Some(chunk),
+            keep,
+        }) => format!(
+            "stream in chunks of {chunk} tokens, inputs kept as {}",
+            keep.as_str()
+        ),
+    }
 }

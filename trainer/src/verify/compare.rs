@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bellows_engine::model::Decoder;
 use bellows_engine::optim::Gradients;
+use bellows_engine::step::StepResult;
 use bellows_engine::weights::{
     NamedTensor, Naming, SafetensorsSource, TensorSource, WeightError, parameters, snapshot_tensors,
 };
@@ -16,6 +17,8 @@ use super::report::{Check, Report};
 const LOGITS: f64 = 1e-4;
 /// Largest error of a gradient, ‖g − g*‖ / ‖g*‖.
 const GRADIENT: f64 = 1e-3;
+/// Largest error of a streamed gradient or loss, relative to the unstreamed one.
+const STREAMED: f64 = 1e-5;
 /// Two gradients below this norm are equal.
 const NO_GRADIENT: f64 = 1e-6;
 /// Largest error of a weight after two steps, ‖w − w*‖ / ‖w* − w₀‖.
@@ -136,6 +139,28 @@ impl<'a> Golden<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Losses and gradients of a streamed step against those of the same step in one piece.
+    pub fn streamed(&mut self, whole: &StepResult, streamed: &StepResult) {
+        let gap = (whole.losses.total - streamed.losses.total).abs();
+        let error = gap / whole.losses.total.abs();
+        self.checks.push(Check::new("stream.loss", error, STREAMED));
+        for (name, gradient) in &whole.gradients.by_name {
+            let wanted = host(gradient.clone());
+            let found = match streamed.gradients.by_name.get(name) {
+                Some(found) => host(found.clone()),
+                None => vec![f32::NAN; wanted.len()],
+            };
+            let size = |values: &[f32]| norm(values.iter().map(|&value| f64::from(value)));
+            let error = if size(&wanted) < NO_GRADIENT && size(&found) < NO_GRADIENT {
+                0.0
+            } else {
+                distance(&found, &wanted) / size(&wanted)
+            };
+            let key = format!("stream.{name}");
+            self.checks.push(Check::new(&key, error, STREAMED));
+        }
     }
 
     pub fn weights_after(&mut self, start: &Decoder, end: &Decoder) -> Result<(), WeightError> {

@@ -16,7 +16,10 @@ use bellows_engine::model::{Decoder, Input, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
 use bellows_engine::optim::{AdamW, AdamWConfig};
-use bellows_engine::step::{IGNORE, MicroBatch, StepResult, run};
+use bellows_engine::step::{
+    Backpropagation, IGNORE, MicroBatch, Settings, StepResult, run, run_with,
+};
+use bellows_engine::stream;
 use bellows_engine::weights::SafetensorsSource;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -42,7 +45,10 @@ fn reference_optimizer() -> AdamWConfig {
 ///
 /// # Errors
 /// If the folder cannot be read. Numbers that differ are not an error: the report says so.
-pub fn verify(folder: &Path, device: &Device) -> Result<Report, Error> {
+///
+/// With `stream` the first step is also made in chunks of so many tokens, and every gradient has to
+/// be the unstreamed one.
+pub fn verify(folder: &Path, device: &Device, stream: Option<usize>) -> Result<Report, Error> {
     let device = device.clone().autodiff();
     let source = ModelFolder::open(folder)?;
     let objective = huggingface::reference_objective(&source.json, &source.config)
@@ -77,6 +83,25 @@ pub fn verify(folder: &Path, device: &Device) -> Result<Report, Error> {
         golden.scalar("aux_loss", aux, 1e-4).map_err(wrong)?;
     }
     golden.gradients(&model, &first.gradients).map_err(wrong)?;
+    if let Some(chunk) = stream {
+        let settings = Settings {
+            backpropagation: Backpropagation::Streamed(stream::Settings {
+                chunk: Some(chunk),
+                keep: stream::Keep::F32,
+            }),
+            ..Settings::default()
+        };
+        let batches = std::slice::from_ref(&batch);
+        let streamed = run_with(
+            &model,
+            batches,
+            &objective,
+            &device,
+            &mut NoObserver,
+            &settings,
+        );
+        golden.streamed(&first, &streamed);
+    }
 
     let start = model.clone();
     let mut optimizer = AdamW::new(&reference_optimizer());

@@ -47,12 +47,13 @@ pub struct Report {
 }
 
 /// The kinds of check, in the order of their report.
-pub const KINDS: [&str; 7] = [
+pub const KINDS: [&str; 8] = [
     "logits",
     "router_logits",
     "loss",
     "aux_loss",
     "grad",
+    "stream",
     "step2",
     "loss_after_2",
 ];

@@ -7,6 +7,7 @@ mod dashboard;
 mod disk;
 mod folders;
 mod input;
+mod memory;
 mod on_device_precision;
 mod output;
 mod precision;

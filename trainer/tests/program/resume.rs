@@ -3,7 +3,7 @@
 use crate::common::Folder;
 
 /// What makes a resume hard: everything that has a state of its own or sums over a step.
-const VARIANTS: [(&str, &[&str]); 5] = [
+const VARIANTS: [(&str, &[&str]); 7] = [
     (
         "loss-free",
         &[
@@ -36,6 +36,21 @@ const VARIANTS: [(&str, &[&str]); 5] = [
             // No part of a checkpoint, and none that a resumed run may miss there.
             "model.kernels='reference'",
         ],
+    ),
+    (
+        "streamed",
+        &[
+            "train.memory='stream'",
+            "stream.chunk=12",
+            "stream.keep='host'",
+            "train.accumulation=2",
+            "router.balance='global'",
+            "router.balance_coefficient=0.05",
+        ],
+    ),
+    (
+        "checkpointed",
+        &["train.memory='checkpoint'", "stream.keep='compute'"],
     ),
     (
         "capacity",

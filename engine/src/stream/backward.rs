@@ -1,0 +1,256 @@
+//! The backward pass, layer by layer from the last, chunk by chunk from the last.
+
+use bellows_kernels::experts::{WeightAccumulator, WeightSums};
+use bellows_kernels::routing::{Plan, Routing};
+use bellows_kernels::vjp::seed;
+use burn::tensor::Tensor;
+
+use super::MicroStep;
+use super::kept::{Kept, restored};
+use super::parts::Parts;
+use crate::model::{Choices, DecoderLayer, FeedForward, Input, Keys, Part, Stream};
+use crate::objective::{RouterTerms, Weighing};
+use crate::optim::Gradients;
+
+/// Carries the gradient `dy` of the last layer's output, by chunk, back to the embedding, and adds
+/// to `gradients`. Returns the router losses.
+pub fn run(
+    step: &MicroStep<'_>,
+    parts: &Parts,
+    inputs: &[Input],
+    mut kept: Vec<Vec<Kept>>,
+    plans: &[Vec<Vec<Plan>>],
+    mut dy: Vec<Tensor<2>>,
+    weighing: Option<&Weighing>,
+    gradients: &mut Gradients,
+) -> RouterTerms {
+    let mut first_decision = plans.iter().map(|plans| iterations(plans)).sum();
+    let mut losses = None;
+    for (index, layer) in step.model.layers.iter().enumerate().rev() {
+        first_decision -= iterations(&plans[index]);
+        let sums = take_expert_sums(index, layer, gradients);
+        let mut pass = Layer {
+            step,
+            layer,
+            plain: &step.plain.layers[index],
+            name: index.to_string(),
+            inputs,
+            plans: &plans[index],
+            kept: kept.pop().expect("forward kept the input of every layer"),
+            sums,
+            first_decision,
+            weighing,
+            losses: losses.take(),
+            gradients,
+        };
+        for (first, group) in parts.groups().rev() {
+            match group {
+                [part] => pass.whole(first, part, &mut dy),
+                _ => pass.streamed(first, group, &mut dy),
+            }
+        }
+        losses = pass.losses.take();
+        let sums = pass.sums;
+        put_expert_sums(index, sums, gradients);
+    }
+    embedding(step, inputs, dy, gradients);
+    gradients.complete(step.model);
+    RouterTerms {
+        objective: None,
+        values: losses.into_iter().collect(),
+    }
+}
+
+fn iterations(plans: &[Vec<Plan>]) -> usize {
+    plans.first().map_or(0, Vec::len)
+}
+
+/// One layer on its way back.
+struct Layer<'a> {
+    step: &'a MicroStep<'a>,
+    layer: &'a DecoderLayer,
+    /// The same without autodiff.
+    plain: &'a DecoderLayer,
+    /// Its place among the layers, as parameters are named.
+    name: String,
+    inputs: &'a [Input],
+    /// By chunk and iteration.
+    plans: &'a [Vec<Plan>],
+    /// By chunk.
+    kept: Vec<Kept>,
+    sums: WeightAccumulator,
+    first_decision: usize,
+    weighing: Option<&'a Weighing>,
+    /// Balance and z term of all layers so far `[2]`.
+    losses: Option<Tensor<1>>,
+    gradients: &'a mut Gradients,
+}
+
+impl Layer<'_> {
+    /// Whole sequences at once: one graph from the layer's input to its output. `dy[at]` becomes
+    /// the gradient of the input.
+    fn whole(&mut self, at: usize, part: &Part, dy: &mut [Tensor<2>]) {
+        let x = self.kept[at].restore(self.step.device);
+        let x = Tensor::from_inner(x).require_grad();
+        let stream = Stream {
+            residual: x.clone(),
+            update: None,
+        };
+        let choices = &mut Choices::Replay {
+            plans: &self.plans[at],
+            sums: &self.sums,
+        };
+        let (y, routings) = self.layer.forward(stream, &self.inputs[at], None, choices);
+        let start = self.start(y.sum(), dy[at].clone(), routings, part);
+        let mut raw = start.backward();
+        dy[at] = gradient(&x, &mut raw);
+        self.collect(&mut raw);
+    }
+
+    /// The chunks `group` of one sequence, the first of which has the number `first`.
+    fn streamed(&mut self, first: usize, group: &[Part], dy: &mut [Tensor<2>]) {
+        let numbers = first..first + group.len();
+        let device = self.step.device;
+        let inputs = self.inputs;
+        let own = restored(self.kept[numbers.clone()].iter(), device);
+        let (keys, values) = own
+            .zip(&inputs[numbers.clone()])
+            .map(|(x, input)| self.plain.keys(x, input))
+            .map(|Keys { key, value }| (key, value))
+            .unzip();
+        let (keys, values) = (Tensor::cat(keys, 2), Tensor::cat(values, 2));
+        // Gradients of the keys and values before the chunk that was last at work, from all chunks
+        // behind them.
+        let mut arriving: Option<(Tensor<4>, Tensor<4>)> = None;
+        let kept = std::mem::take(&mut self.kept);
+        let own = restored(kept[numbers.clone()].iter().rev(), device);
+        for ((at, part), x) in numbers.zip(group).rev().zip(own) {
+            let input = &inputs[at];
+            let (start, length) = (part.tokens.start, part.tokens.len());
+            let leaf = |all: &Tensor<4>| {
+                let seen = all.clone().narrow(2, 0, part.tokens.end);
+                Tensor::from_inner(seen).require_grad()
+            };
+            let (key, value) = (leaf(&keys), leaf(&values));
+            let layer_input = Tensor::from_inner(x.clone()).require_grad();
+            let choices = &mut Choices::Replay {
+                plans: &self.plans[at],
+                sums: &self.sums,
+            };
+            let seen = Keys {
+                key: key.clone(),
+                value: value.clone(),
+            };
+            let (y, routings) =
+                self.layer
+                    .forward_against(layer_input.clone(), seen, input, choices);
+            let mut raw = self
+                .start(y.sum(), dy[at].clone(), routings, part)
+                .backward();
+            let dx = gradient(&layer_input, &mut raw);
+            let (mut dkey, mut dvalue) = (gradient(&key, &mut raw), gradient(&value, &mut raw));
+            self.collect(&mut raw);
+            drop((raw, key, value, layer_input));
+            if let Some((more_key, more_value)) = arriving.take() {
+                dkey = dkey.add(more_key);
+                dvalue = dvalue.add(more_value);
+            }
+
+            // Nobody else reads this chunk's own keys: back into the layer's input with them.
+            let layer_input = Tensor::from_inner(x).require_grad();
+            let Keys { key, value } = self.layer.keys(layer_input.clone(), input);
+            let mut raw = seed(key, dkey.clone().narrow(2, start, length))
+                .add(seed(value, dvalue.clone().narrow(2, start, length)))
+                .backward();
+            dy[at] = dx.add(gradient(&layer_input, &mut raw));
+            self.collect(&mut raw);
+            if start > 0 {
+                arriving = Some((dkey.narrow(2, 0, start), dvalue.narrow(2, 0, start)));
+            }
+        }
+        self.kept = kept;
+    }
+
+    /// What a backward pass over a chunk starts from: the gradient of its output, and its share of
+    /// the router losses.
+    fn start(
+        &mut self,
+        y: Tensor<2>,
+        dy: Tensor<2>,
+        routings: Vec<Routing>,
+        part: &Part,
+    ) -> Tensor<1> {
+        let mut start = seed(y, dy);
+        let Some(weighing) = self.weighing else {
+            return start;
+        };
+        for (iteration, routing) in routings.iter().enumerate() {
+            let decision = self.first_decision + iteration;
+            let terms = weighing.terms(decision, routing, part.rows.start);
+            start = start.add(terms.objective.mul_scalar(self.step.loss_scale));
+            self.losses = Some(match self.losses.take() {
+                Some(sum) => sum.add(terms.values),
+                None => terms.values,
+            });
+        }
+        start
+    }
+
+    fn collect(&mut self, raw: &mut burn::tensor::Gradients) {
+        let place = ["layers", self.name.as_str()];
+        self.gradients.accumulate_part(&place, self.layer, raw);
+    }
+}
+
+fn gradient<const D: usize>(of: &Tensor<D>, raw: &mut burn::tensor::Gradients) -> Tensor<D> {
+    of.grad_remove(raw)
+        .expect("what backward started from was computed from it")
+}
+
+/// Names of a layer's stacked expert weights.
+fn expert_names(layer: usize) -> [String; 2] {
+    ["gate_up_proj", "down_proj"].map(|part| format!("layers.{layer}.mlp.experts.{part}"))
+}
+
+/// The gradients of a layer's experts so far, to be added to in place.
+fn take_expert_sums(
+    index: usize,
+    layer: &DecoderLayer,
+    gradients: &mut Gradients,
+) -> WeightAccumulator {
+    let FeedForward::Mixture(mixture) = &layer.mlp else {
+        return WeightAccumulator::default();
+    };
+    let [gate_up, down] = expert_names(index).map(|name| gradients.by_name.remove(&name));
+    let sums = gate_up.zip(down).map(|(gate_up, down)| WeightSums {
+        gate_up: gate_up.reshape(mixture.experts.gate_up_proj.dims()),
+        down: down.reshape(mixture.experts.down_proj.dims()),
+    });
+    WeightAccumulator::new(sums)
+}
+
+fn put_expert_sums(index: usize, sums: WeightAccumulator, gradients: &mut Gradients) {
+    let Some(sums) = sums.take() else { return };
+    for (name, sum) in expert_names(index)
+        .into_iter()
+        .zip([sums.gate_up, sums.down])
+    {
+        let count: usize = sum.dims().iter().product();
+        gradients.by_name.insert(name, sum.reshape([count]));
+    }
+}
+
+/// The embedding takes all chunks at once, so that its gradient, a row a token of the vocabulary,
+/// is made once.
+fn embedding(
+    step: &MicroStep<'_>,
+    inputs: &[Input],
+    dy: Vec<Tensor<2>>,
+    gradients: &mut Gradients,
+) {
+    let embedding = &step.model.embed_tokens;
+    let ids = inputs.iter().map(|input| input.ids.clone()).collect();
+    let rows = embedding.forward(Tensor::cat(ids, 0));
+    let mut raw = seed(rows, Tensor::cat(dy, 0)).backward();
+    gradients.accumulate_part(&["embed_tokens"], embedding, &mut raw);
+}
