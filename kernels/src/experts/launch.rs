@@ -60,7 +60,7 @@ impl<'a> Ready<'a> {
         Self {
             operands,
             groups: stage(offsets, "groups", 0.0, || {
-                Groups::new(offsets, slots, top_k, tokens, shared, tier.edge())
+                Groups::new(offsets, slots, top_k, tokens, shared, tier.rows())
             }),
             tier,
             tokens,
@@ -342,6 +342,7 @@ pub(super) fn weight_gradients(
             &dy,
             Access::K_ROWS.gathered(),
             hidden,
+            hidden,
             &activation,
             Access::K_ROWS,
             inner,
@@ -360,6 +361,7 @@ pub(super) fn weight_gradients(
             tier,
             &pre,
             Access::K_ROWS,
+            2 * inner,
             2 * inner,
             &x,
             Access::K_ROWS.gathered(),
