@@ -33,7 +33,7 @@ pub(crate) mod groups;
 pub(crate) mod launch;
 pub(crate) mod plain;
 mod rows;
-mod strips;
+pub(crate) mod strips;
 mod swiglu;
 mod swiglu_backward;
 pub(crate) mod tier;
