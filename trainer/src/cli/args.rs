@@ -337,6 +337,9 @@ pub struct VerifyArgs {
     /// Also stream in chunks of TOKENS; gradients must be the unstreamed ones
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub stream: Option<u32>,
+    /// Fail where plain operations stood in for kernels
+    #[arg(long)]
+    pub require_kernels: bool,
     /// Where to compute: auto, cpu, gpu or gpu:N
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     pub device: DeviceChoice,
