@@ -98,7 +98,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Compare the engine with a reference implementation's numbers
     Verify(VerifyArgs),
-    /// Time mixture-of-experts layers on a device
+    /// Time mixture-of-experts layers, or attention, on a device
     Bench(BenchArgs),
     /// List devices, what they can do, and what is missing
     Devices(DevicesArgs),
@@ -354,9 +354,12 @@ pub struct VerifyArgs {
 Examples:
   bellows bench                              every known layer, in every type the device stores
   bellows bench tiny --precision f32         one layer in one type
-  bellows bench lavapipe --reference         beside plain tensor operations on the same device")]
+  bellows bench lavapipe --reference         beside plain tensor operations on the same device
+  bellows bench attention                    flash attention alone, at every known length
+  bellows bench attention-8k --sweep         the same with every size of tiles, kernel by kernel")]
 pub struct BenchArgs {
     /// Layers to time: coe-paper, coe-chain, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
+    /// of these. Or attention: attention-2k, -8k, -32k, -64, -256, -latent, -window, -lavapipe
     #[arg(value_name = "LAYER")]
     pub shapes: Vec<String>,
     /// Device: auto, cpu, gpu or gpu:INDEX
@@ -374,6 +377,12 @@ pub struct BenchArgs {
     /// Tell what each stage of a layer takes
     #[arg(long)]
     pub profile: bool,
+    /// Attention: try every size of the cooperative kernels' tiles
+    #[arg(long)]
+    pub sweep: bool,
+    /// Attention: plain tiles, where cooperative matrices would be used
+    #[arg(long, conflicts_with = "sweep")]
+    pub plain_tiles: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,
