@@ -1,5 +1,6 @@
-//! `bellows bench`: what this machine makes of a mixture-of-experts layer.
+//! `bellows bench`: what this machine makes of a mixture-of-experts layer, and of attention.
 
+mod attention;
 mod tiles;
 
 use bellows_engine::kernels::experts::Settings;
@@ -98,14 +99,18 @@ impl BenchArgs {
 pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
     let known = LayerShape::known();
     let mut shapes = Vec::new();
+    if args.shapes.iter().any(|name| attention::knows(name)) {
+        return attention::run(args, ui);
+    }
     for wanted in &args.shapes {
         match known.iter().find(|shape| shape.name == *wanted) {
             Some(shape) => shapes.push(shape.clone()),
             None => {
                 let names: Vec<_> = known.iter().map(|shape| shape.name.as_str()).collect();
                 return Err(Error::input(format!(
-                    "no layer shape is called {wanted}; choose of {}",
-                    names.join(", ")
+                    "no layer shape is called {wanted}; choose of {}, or of attention, {}",
+                    names.join(", "),
+                    attention::names()
                 )));
             }
         }
@@ -253,7 +258,8 @@ fn print(report: &Report, ui: &Ui) {
     }
     ui.table(&table);
     for line in report.results.iter().filter(|line| !line.stages.is_empty()) {
-        print_stages(line, ui);
+        let title = format!("{} {}", line.shape.name, line.precision);
+        print_stages(&title, &line.stages, ui);
     }
     for line in &report.results {
         if let Some(reason) = &line.failed {
@@ -265,11 +271,11 @@ fn print(report: &Report, ui: &Ui) {
     }
 }
 
-fn print_stages(line: &Line, ui: &Ui) {
-    ui.print(format_args!("\n{} {}:", line.shape.name, line.precision));
+fn print_stages(title: &str, stages: &[StageLine], ui: &Ui) {
+    ui.print(format_args!("\n{title}:"));
     let mut table = Table::new(["stage", "runs", "ms", "share", "TFLOP/s"]).right(&[1, 2, 3, 4]);
-    let total: f64 = line.stages.iter().map(|stage| stage.seconds).sum();
-    for stage in &line.stages {
+    let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    for stage in stages {
         table.row([
             stage.name.to_owned(),
             stage.runs.to_string(),
