@@ -15,7 +15,7 @@ mod text;
 
 pub use charts::{ChartState, SMOOTHING, Window};
 pub use compare::{CompareScreen, MAX_COMPARED};
-pub use form::{Field, FieldKind, Form, Verdict};
+pub use form::{Field, FieldKind, Form, Plan, Question, Verdict};
 pub use home::{HomeScreen, Sort};
 pub use overlay::{Confirm, Deed, HelpScreen, Overlay, Prompt, PromptKind};
 pub use run::{RunScreen, Tab, WINDOWS};

@@ -29,6 +29,8 @@ pub struct RunData {
     pub liveness: Option<Liveness>,
     /// Why it cannot be read just now, in words.
     pub trouble: Option<String>,
+    /// What keeps the run from writing its record just now, in its own words.
+    pub unwritten: Option<String>,
     /// What was left out, in words.
     pub notes: Vec<String>,
     /// How much was read.
