@@ -243,10 +243,15 @@ impl Worker {
             }
             known.is_none_or(|known| known.segment != manifest.segment)
         };
-        let config = resumed.then(|| run.config().unwrap_or_default());
+        let again = resumed.then(|| {
+            (
+                run.config().unwrap_or_default(),
+                run.plan().unwrap_or_default(),
+            )
+        });
         let mut data = self.data.write();
-        if let Some(config) = config {
-            data.config = config;
+        if let Some((config, plan)) = again {
+            (data.config, data.plan) = (config, plan);
         }
         data.liveness = Some(liveness);
         data.unwritten = unwritten;
@@ -405,8 +410,7 @@ impl Streams {
         let notes = self.notes();
         let warnings = {
             let data = data.read();
-            data.detector
-                .warnings(data.manifest.as_ref(), &data.metrics)
+            data.detector.warnings(data.memory_limit(), &data.metrics)
         };
         let mut data = data.write();
         let data = &mut *data;
@@ -484,9 +488,7 @@ impl Streams {
             let mut data = data.write();
             let data = &mut *data;
             data.detector.routing = found;
-            data.warnings = data
-                .detector
-                .warnings(data.manifest.as_ref(), &data.metrics);
+            data.warnings = data.detector.warnings(data.memory_limit(), &data.metrics);
             data.notes = notes;
         }
         Ok((busy, arrived || busy))

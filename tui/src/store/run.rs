@@ -93,6 +93,16 @@ impl RunData {
             .map_or(0, |manifest| manifest.info.total_steps)
     }
 
+    /// Bytes that the run may take on its device: what its plan was made for, else what the device
+    /// has.
+    pub fn memory_limit(&self) -> Option<u64> {
+        let planned = self.plan.as_ref().and_then(|plan| plan.get("limit_bytes"));
+        planned
+            .and_then(Value::as_u64)
+            .or_else(|| self.manifest.as_ref()?.info.device.memory_bytes)
+            .filter(|&limit| limit > 0)
+    }
+
     /// Whether a process is behind the run.
     pub fn is_live(&self) -> bool {
         self.liveness.is_some_and(Liveness::is_live)

@@ -114,7 +114,7 @@ pub(super) fn verdict(form: &Form, width: usize, canvas: &Canvas<'_>) -> Vec<Lin
             let (sign, style) = match plan.fits {
                 Some(true) => ("fits", theme.good),
                 Some(false) => ("does not fit", theme.bad),
-                None => ("not known", theme.warn),
+                None => ("", theme.warn),
             };
             let (first, rest) = plan
                 .lines

@@ -195,10 +195,6 @@ fn charts(data: &RunData, state: &mut ChartState, canvas: &mut Canvas<'_>, area:
         {
             curves.push(curve(data, "validation_loss", canvas, 1));
         }
-        let memory_limit = data
-            .manifest
-            .as_ref()
-            .and_then(|m| m.info.device.memory_bytes);
         let chart = Chart {
             curves,
             steps: state.steps(),
@@ -209,7 +205,8 @@ fn charts(data: &RunData, state: &mut ChartState, canvas: &mut Canvas<'_>, area:
                 state.weight()
             },
             cursor: state.cursor,
-            limit: memory_limit
+            limit: data
+                .memory_limit()
                 .filter(|_| name.ends_with("memory_bytes"))
                 .map(|bytes| (bytes as f64, "limit")),
             selected: index == state.selected,

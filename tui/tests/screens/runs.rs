@@ -225,12 +225,12 @@ pub fn start_question(setting: &Setting) -> App {
 fn plan(fits: bool) -> Verdict {
     let lines: &[&str] = match fits {
         true => &[
-            "fits",
-            "checkpoint; 17.2 GiB at the peak, limit 24.0 GiB; sequences of up to 4,096 tokens fit",
+            "fits: 17.2 GiB of 24.0 GiB at the peak, in checkpoint mode",
+            "on NVIDIA GeForce RTX 4090; sequences of up to 4,096 tokens fit in checkpoint mode",
         ],
         false => &[
-            "does not fit",
-            "stream in chunks of 256 tokens; 31.0 GiB at the peak, limit 24.0 GiB",
+            "does not fit: stream mode needs 31.0 GiB of 24.0 GiB; the nearest that fits is train.batch_size = 4",
+            "on NVIDIA GeForce RTX 4090",
             "halve train.batch_size and double train.accumulation: the same step in less memory",
         ],
     };
