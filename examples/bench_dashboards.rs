@@ -82,9 +82,12 @@ inner_residual = true
 [model.rope]
 interleaved = true
 
+[data]
+cache = 'FOLDER/cache'
+
 [data.source]
 kind = "text"
-paths = ["corpus/*.txt"]
+paths = ['FOLDER/corpus/*.txt']
 
 [data.tokenizer]
 vocab_size = 2048
@@ -144,7 +147,7 @@ balance = "micro-batch"
             std::fs::write(path, text.join(" "))?;
         }
         let config = folder.join("bench.toml");
-        std::fs::write(&config, CONFIG)?;
+        std::fs::write(&config, CONFIG.replace("FOLDER", &folder.to_string_lossy()))?;
         Ok(config)
     }
 

@@ -341,6 +341,15 @@ impl App {
         }
     }
 
+    /// A program was started: its run will appear in the list. A dashboard of one run has none, and
+    /// stays with that run.
+    pub fn started(&mut self, what: String) {
+        if !self.single {
+            self.screen = Screen::Home;
+        }
+        self.say(what);
+    }
+
     fn leave(&mut self) {
         if self.single {
             self.ended = true;

@@ -130,10 +130,7 @@ fn take(app: &mut App, signal: Signal) {
                 form.planned(edition, verdict);
             }
         }
-        Signal::Started(Ok(what)) => {
-            app.screen = Screen::Home;
-            app.say(what);
-        }
+        Signal::Started(Ok(what)) => app.started(what),
         Signal::Started(Err(trouble)) | Signal::Ended(Err(trouble)) => app.complain(trouble),
         Signal::Ended(Ok(())) => {}
     }
