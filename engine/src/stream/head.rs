@@ -68,7 +68,7 @@ pub fn run(
         }
     }
     if let Some(sum) = sum {
-        let count = sum.dims().iter().product();
+        let count: usize = sum.dims().iter().product();
         gradients
             .by_name
             .insert(name.to_owned(), sum.reshape([count]));
