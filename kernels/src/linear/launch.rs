@@ -82,6 +82,7 @@ pub(super) fn backward(
         &dy,
         Access::K_ROWS,
         outputs,
+        outputs,
         &x,
         Access::K_ROWS,
         inputs,

@@ -847,6 +847,7 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
     out: &mut [Vector<f32, N>],
     groups: usize,
     height: usize,
+    a_stride: usize,
     width: usize,
     #[comptime] a_access: Access,
     #[comptime] b_access: Access,
@@ -862,13 +863,16 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
     }
     let first = (CUBE_POS % tiles / columns) * edge;
     let column = (CUBE_POS % columns) * edge;
-    let left = Panel {
+    let mut left = Panel {
         base: 0usize,
-        stride: height,
+        stride: a_stride,
         first,
         end: height,
         half: 0usize,
     };
+    if comptime!(a_access.k_rows) {
+        left.end = a_stride;
+    }
     let right = Panel {
         base: 0usize,
         stride: width,
@@ -917,6 +921,7 @@ fn gradient_cooperative<E: Float>(
     out: &mut [Vector<f32, Four>],
     groups: usize,
     height: usize,
+    a_stride: usize,
     width: usize,
     #[comptime] a_access: Access,
     #[comptime] b_access: Access,
@@ -933,13 +938,16 @@ fn gradient_cooperative<E: Float>(
     }
     let first = (CUBE_POS % tiles / columns) * edge;
     let column = (CUBE_POS % columns) * edge;
-    let left = Panel {
+    let mut left = Panel {
         base: 0usize,
-        stride: height,
+        stride: a_stride,
         first,
         end: height,
         half: 0usize,
     };
+    if comptime!(a_access.k_rows) {
+        left.end = a_stride;
+    }
     let right = Panel {
         base: 0usize,
         stride: width,
@@ -990,13 +998,15 @@ fn gradient_cooperative<E: Float>(
 }
 
 /// `out[group] = Σ a[row]ᵀ b[row]` over the group's rows, f32 `[groups, height, width]`; added to
-/// what is there with `accumulate`. Groups without rows get zeros.
+/// what is there with `accumulate`. Groups without rows get zeros. `a_stride`: elements from row
+/// to row of `a`, at least `height`; what lies between must be finite.
 pub(crate) fn gradient(
     groups: &Groups,
     tier: Tier,
     a: &CubeTensor,
     a_access: Access,
     height: usize,
+    a_stride: usize,
     b: &CubeTensor,
     b_access: Access,
     width: usize,
@@ -1009,7 +1019,7 @@ pub(crate) fn gradient(
     unsafe {
         match tier {
             Tier::Plain { edge } => {
-                let lanes = lanes(&[height, width]);
+                let lanes = lanes(&[a_stride, width]);
                 gradient_plain::launch_unchecked(
                     &a.client,
                     grid(cubes),
@@ -1022,6 +1032,7 @@ pub(crate) fn gradient(
                     arg(out, lanes),
                     groups.count,
                     height,
+                    a_stride,
                     width,
                     a_access,
                     b_access,
@@ -1041,6 +1052,7 @@ pub(crate) fn gradient(
                 arg(out, 4),
                 groups.count,
                 height,
+                a_stride,
                 width,
                 a_access,
                 b_access,
