@@ -36,14 +36,13 @@ struct Call {
 
 /// Tile and parts of `tier`.
 fn tile_of(tier: Tier) -> TileShape {
-    let (columns, part) = match tier {
-        Tier::Plain { edge } => (edge, product::plain_part(edge)),
-        Tier::Cooperative { .. } => (tier.edge(), product::COOPERATIVE_PART),
-    };
     TileShape {
-        rows: tier.edge(),
-        columns,
-        parts: columns / part,
+        rows: tier.rows(),
+        columns: tier.columns(),
+        parts: match tier {
+            Tier::Plain { .. } => 1,
+            Tier::Cooperative(tile) => tile.across(),
+        },
     }
 }
 
@@ -182,11 +181,11 @@ impl Call {
                     edge,
                     [element(x), element(&self.head), element(&unwritten)],
                 ),
-                Tier::Cooperative { subgroup } => {
+                Tier::Cooperative(tile) => {
                     product::statistics_cooperative::launch_unchecked(
                         &x.client,
                         self.cubes(chunk),
-                        CubeDim::new_2d(subgroup as u32, 4),
+                        CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
                         arg(x, 8),
                         arg(&self.head, 8),
                         arg(&self.labels, 1),
@@ -195,7 +194,7 @@ impl Call {
                         arg(targets, 1),
                         self.sizes(chunk),
                         out.is_some(),
-                        subgroup,
+                        tile,
                         element(x),
                     );
                 }
@@ -231,10 +230,10 @@ impl Call {
                     edge,
                     [element(x), element(&self.head), element(out)],
                 ),
-                Tier::Cooperative { subgroup } => product::slopes_cooperative::launch_unchecked(
+                Tier::Cooperative(tile) => product::slopes_cooperative::launch_unchecked(
                     &x.client,
                     self.cubes(chunk),
-                    CubeDim::new_2d(subgroup as u32, 4),
+                    CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
                     arg(x, 8),
                     arg(&self.head, 8),
                     arg(&self.labels, 1),
@@ -242,7 +241,7 @@ impl Call {
                     arg(slopes, 1),
                     arg(out, 4),
                     self.sizes(chunk),
-                    subgroup,
+                    tile,
                     element(x),
                 ),
             }

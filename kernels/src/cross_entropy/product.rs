@@ -7,20 +7,15 @@
 //! 16 bits its error is relative, while a logit's would grow with the logit and be raised to a power.
 //! Tiles are numbered with the rows of hidden states fastest, so that the head is read once.
 
+use cubecl::cmma::{self, MatrixScope};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::matmul::cooperative::{self, Piece, SCRATCH_STRIDE};
+use crate::matmul::cooperative::{self, Piece};
 use crate::matmul::epilogue::write;
+use crate::matmul::strips::{owner, part_column, part_row, spill, spot, strip_start, sync_owners};
+use crate::matmul::tile::{Scope, Tile};
 use crate::matmul::{Access, Four, Panel, plain};
-
-/// Columns of a part of the vocabulary in plain tiles of this edge.
-pub(super) const fn plain_part(edge: usize) -> usize {
-    edge
-}
-
-/// Columns of a part of the vocabulary in cooperative tiles.
-pub(super) const COOPERATIVE_PART: usize = cooperative::PART;
 
 /// Sizes that every kernel here takes.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
@@ -254,24 +249,67 @@ pub(super) fn statistics_cooperative<E: Float>(
     targets: &mut [f32],
     sizes: Sizes,
     #[comptime] store: bool,
-    #[comptime] subgroup: usize,
+    #[comptime] tile: Tile,
     #[define(E)] _type: ElemType,
 ) {
-    let edge = comptime!(cooperative::EDGE);
-    let row_tiles = sizes.rows.div_ceil(edge);
-    let first_row = (CUBE_POS % row_tiles) * edge;
-    let tile = CUBE_POS / row_tiles;
-    let column = tile * edge;
-    if column >= sizes.vocabulary {
+    let row_tiles = sizes.rows.div_ceil(comptime!(tile.rows));
+    let row = (CUBE_POS % row_tiles) * comptime!(tile.rows);
+    let column_tile = CUBE_POS / row_tiles;
+    if column_tile * comptime!(tile.columns) >= sizes.vocabulary {
         terminate!();
     }
-    let parts = 2 * sizes.vocabulary.div_ceil(edge);
-    let (left, right) = panels(&sizes, first_row, column);
-    let mut memory = Shared::<[Piece]>::new_slice(comptime!(cooperative::memory_size(
-        Access::ROWS,
-        Access::ROWS
-    )));
-    let sums = cooperative::product::<E>(
+    if comptime!(tile.scope == Scope::Subgroup) {
+        statistics_tile::<E, cmma::Plane>(
+            hidden,
+            head,
+            labels,
+            out,
+            partials,
+            targets,
+            &sizes,
+            row,
+            column_tile,
+            store,
+            tile,
+        );
+    } else {
+        statistics_tile::<E, cmma::Cube>(
+            hidden,
+            head,
+            labels,
+            out,
+            partials,
+            targets,
+            &sizes,
+            row,
+            column_tile,
+            store,
+            tile,
+        );
+    }
+}
+
+#[cube]
+fn statistics_tile<E: Float, S: MatrixScope>(
+    hidden: &[Piece],
+    head: &[Piece],
+    labels: &[u32],
+    out: &mut [Vector<E, Four>],
+    partials: &mut [f32],
+    targets: &mut [f32],
+    sizes: &Sizes,
+    first_row: usize,
+    column_tile: usize,
+    #[comptime] store: bool,
+    #[comptime] tile: Tile,
+) {
+    let column = column_tile * comptime!(tile.columns);
+    let across = comptime!(tile.across());
+    let parts = sizes.vocabulary.div_ceil(comptime!(tile.columns)) * across;
+    let (left, right) = panels(sizes, first_row, column);
+    let mut memory =
+        Shared::<[Piece]>::new_slice(comptime!(tile.memory(Access::ROWS, Access::ROWS)));
+    let sums = cooperative::product::<E, S>(
         &mut memory,
         hidden,
         head,
@@ -282,27 +320,30 @@ pub(super) fn statistics_cooperative<E: Float>(
         sizes.depth,
         Access::ROWS,
         Access::ROWS,
-        subgroup,
+        tile,
     );
-    // The units of a subgroup share its 16 rows at a time.
-    let lanes = comptime!(if subgroup >= 16 { subgroup / 16 } else { 1 });
-    let turns = comptime!(16 * lanes / subgroup);
-    let pieces = comptime!(16 / lanes);
-    let mut exchange = Shared::<[f32]>::new_slice(comptime!(4 * subgroup));
-    let unit = UNIT_POS_X as usize;
+    // The owners of a part share the rows of a strip.
+    let owners = comptime!(tile.owners());
+    let rows = comptime!(tile.m());
+    let lanes = comptime!(if owners > rows { owners / rows } else { 1 });
+    let turns = comptime!(rows * lanes / owners);
+    let width = comptime!(tile.part_columns() / 4);
+    let pieces = comptime!(width / lanes);
+    let mut exchange = Shared::<[f32]>::new_slice(comptime!(tile.units()));
+    let unit = owner(tile);
     let lane = unit % lanes;
-    let own = UNIT_POS_Y as usize * subgroup + unit;
-    let start = UNIT_POS_Y as usize * comptime!(16 * SCRATCH_STRIDE);
-    let part = 2 * tile + cooperative::part_column();
-    let part_start = column + cooperative::part_column() * cooperative::PART;
+    let own = UNIT_POS as usize;
+    let part = column_tile * across + part_column(tile);
+    let part_start = column + part_column(tile) * comptime!(tile.part_columns());
     #[unroll]
-    for i in 0..cooperative::MATRICES {
-        cooperative::spill(&mut memory, start, &sums, i);
-        let strip = first_row + cooperative::part_row() + comptime!(i * 16);
+    for strip in 0..comptime!(tile.strips()) {
+        spill(&mut memory, &sums, strip, tile);
+        let strip_row = first_row + part_row(tile) + comptime!(strip * rows);
         #[unroll]
         for turn in 0..turns {
-            let inside = comptime!(turn * (subgroup / lanes)) + unit / lanes;
-            let row = strip + inside;
+            let inside = comptime!(turn * (owners / lanes)) + unit / lanes;
+            let row = strip_row + inside;
+            let start = strip_start(tile) + inside * comptime!(tile.strip_stride());
             let mut label = 0xFFFF_FFFFu32.runtime();
             if row < sizes.rows {
                 label = labels[sizes.first + row];
@@ -311,8 +352,7 @@ pub(super) fn statistics_cooperative<E: Float>(
             #[unroll]
             for piece in 0..pieces {
                 let at = comptime!(piece * lanes) + lane;
-                let values =
-                    Vector::<f32, Four>::reinterpret(memory[start + inside * SCRATCH_STRIDE + at]);
+                let values = Vector::<f32, Four>::reinterpret(memory[start + at]);
                 let found = largest_of(values, part_start + at * 4, sizes.vocabulary);
                 if found > most {
                     most = found;
@@ -322,9 +362,9 @@ pub(super) fn statistics_cooperative<E: Float>(
                 }
             }
             if comptime!(lanes > 1) {
-                sync_plane();
+                sync_owners(tile);
                 exchange[own] = most;
-                sync_plane();
+                sync_owners(tile);
                 #[unroll]
                 for other in 0..lanes {
                     let found = exchange[own - lane + other];
@@ -337,18 +377,17 @@ pub(super) fn statistics_cooperative<E: Float>(
             #[unroll]
             for piece in 0..pieces {
                 let at = comptime!(piece * lanes) + lane;
-                let slot = start + inside * SCRATCH_STRIDE + at;
-                let values = Vector::<f32, Four>::reinterpret(memory[slot]);
+                let values = Vector::<f32, Four>::reinterpret(memory[start + at]);
                 let powers = exponentials(values, most, part_start + at * 4, sizes.vocabulary);
                 sum += total(powers);
                 if comptime!(store) {
-                    memory[slot] = Piece::reinterpret(powers);
+                    memory[start + at] = Piece::reinterpret(powers);
                 }
             }
             if comptime!(lanes > 1) {
-                sync_plane();
+                sync_owners(tile);
                 exchange[own] = sum;
-                sync_plane();
+                sync_owners(tile);
                 // A fixed order of summation: the same bits every run.
                 sum = 0.0f32;
                 #[unroll]
@@ -362,16 +401,14 @@ pub(super) fn statistics_cooperative<E: Float>(
             }
         }
         if comptime!(store) {
-            sync_plane();
+            sync_owners(tile);
             #[unroll]
-            for turn in 0..comptime!(256 / subgroup) {
-                let index = unit + comptime!(turn * subgroup);
-                let row = strip + index / 16;
+            for turn in 0..comptime!(tile.turns(width)) {
+                let spot = spot(strip, turn, width, tile);
+                let row = first_row + spot.row;
                 if row < sizes.rows {
-                    let values = Vector::<f32, Four>::reinterpret(
-                        memory[start + (index / 16) * SCRATCH_STRIDE + index % 16],
-                    );
-                    let to = part_start + (index % 16) * 4;
+                    let values = Vector::<f32, Four>::reinterpret(memory[spot.from]);
+                    let to = part_start + spot.piece * 4;
                     write::<E, Four>(out, row, to, sizes.stride, values);
                 }
             }
@@ -446,22 +483,61 @@ pub(super) fn slopes_cooperative<E: Float>(
     slopes: &[f32],
     out: &mut [Vector<E, Four>],
     sizes: Sizes,
-    #[comptime] subgroup: usize,
+    #[comptime] tile: Tile,
     #[define(E)] _type: ElemType,
 ) {
-    let edge = comptime!(cooperative::EDGE);
-    let row_tiles = sizes.rows.div_ceil(edge);
-    let first_row = (CUBE_POS % row_tiles) * edge;
-    let column = (CUBE_POS / row_tiles) * edge;
+    let row_tiles = sizes.rows.div_ceil(comptime!(tile.rows));
+    let row = (CUBE_POS % row_tiles) * comptime!(tile.rows);
+    let column = (CUBE_POS / row_tiles) * comptime!(tile.columns);
     if column >= sizes.vocabulary {
         terminate!();
     }
-    let (left, right) = panels(&sizes, first_row, column);
-    let mut memory = Shared::<[Piece]>::new_slice(comptime!(cooperative::memory_size(
-        Access::ROWS,
-        Access::ROWS
-    )));
-    let sums = cooperative::product::<E>(
+    if comptime!(tile.scope == Scope::Subgroup) {
+        slopes_tile::<E, cmma::Plane>(
+            hidden,
+            head,
+            labels,
+            log_sum_exp,
+            slopes,
+            out,
+            &sizes,
+            row,
+            column,
+            tile,
+        );
+    } else {
+        slopes_tile::<E, cmma::Cube>(
+            hidden,
+            head,
+            labels,
+            log_sum_exp,
+            slopes,
+            out,
+            &sizes,
+            row,
+            column,
+            tile,
+        );
+    }
+}
+
+#[cube]
+fn slopes_tile<E: Float, S: MatrixScope>(
+    hidden: &[Piece],
+    head: &[Piece],
+    labels: &[u32],
+    log_sum_exp: &[f32],
+    slopes: &[f32],
+    out: &mut [Vector<E, Four>],
+    sizes: &Sizes,
+    first_row: usize,
+    column: usize,
+    #[comptime] tile: Tile,
+) {
+    let (left, right) = panels(sizes, first_row, column);
+    let mut memory =
+        Shared::<[Piece]>::new_slice(comptime!(tile.memory(Access::ROWS, Access::ROWS)));
+    let sums = cooperative::product::<E, S>(
         &mut memory,
         hidden,
         head,
@@ -472,27 +548,23 @@ pub(super) fn slopes_cooperative<E: Float>(
         sizes.depth,
         Access::ROWS,
         Access::ROWS,
-        subgroup,
+        tile,
     );
     let tokens = labels.len();
-    let start = UNIT_POS_Y as usize * comptime!(16 * SCRATCH_STRIDE);
-    let part_start = column + cooperative::part_column() * cooperative::PART;
+    let part_start = column + part_column(tile) * comptime!(tile.part_columns());
+    let pieces = comptime!(tile.part_columns() / 4);
     #[unroll]
-    for i in 0..cooperative::MATRICES {
-        cooperative::spill(&mut memory, start, &sums, i);
-        let strip = first_row + cooperative::part_row() + comptime!(i * 16);
+    for strip in 0..comptime!(tile.strips()) {
+        spill(&mut memory, &sums, strip, tile);
         #[unroll]
-        for turn in 0..comptime!(256 / subgroup) {
-            let index = UNIT_POS_X as usize + comptime!(turn * subgroup);
-            let row = strip + index / 16;
+        for turn in 0..comptime!(tile.turns(pieces)) {
+            let spot = spot(strip, turn, pieces, tile);
+            let row = first_row + spot.row;
             if row < sizes.rows {
                 let token = sizes.first + row;
-                let at = part_start + (index % 16) * 4;
-                let values = Vector::<f32, Four>::reinterpret(
-                    memory[start + (index / 16) * SCRATCH_STRIDE + index % 16],
-                );
+                let at = part_start + spot.piece * 4;
                 let values = slopes_of(
-                    values,
+                    Vector::<f32, Four>::reinterpret(memory[spot.from]),
                     log_sum_exp[token],
                     slopes[tokens + token],
                     slopes[token],

@@ -60,7 +60,7 @@ impl<'a> Ready<'a> {
         Self {
             operands,
             groups: stage(offsets, "groups", 0.0, || {
-                Groups::new(offsets, slots, top_k, tokens, shared, tier.edge())
+                Groups::new(offsets, slots, top_k, tokens, shared, tier.rows())
             }),
             tier,
             tokens,

@@ -1,9 +1,13 @@
-//! Times parts of a model: one mixture or chain of experts, routers included, or the head with its
-//! loss, forward and backward.
+//! Times parts of a model, forward and backward: one mixture or chain of experts, routers included,
+//! or the head with its loss; and what the device reaches at its best, to compare with.
 
+mod ceiling;
 mod head;
+mod tiles;
 
+pub use ceiling::ceiling;
 pub use head::{HeadShape, measure_head, profile_head};
+pub use tiles::{TileMeasurement, measure_tiles};
 
 use std::time::Instant;
 

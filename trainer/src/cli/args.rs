@@ -373,6 +373,9 @@ pub struct BenchArgs {
     /// Tell what each stage of a layer takes
     #[arg(long)]
     pub profile: bool,
+    /// Time every tile of cooperative matrices that the device takes, and layers with each of them
+    #[arg(long, conflicts_with_all = ["reference", "profile"])]
+    pub tiles: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,
