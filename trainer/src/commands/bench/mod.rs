@@ -1,5 +1,6 @@
-//! `bellows bench`: what this machine makes of a mixture-of-experts layer, or of a head.
+//! `bellows bench`: what this machine makes of a mixture-of-experts layer, of attention, or of a head.
 
+mod attention;
 mod print;
 mod tiles;
 
@@ -146,6 +147,9 @@ impl BenchArgs {
 /// If a shape has no known name, or the device does not open.
 pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
     let known = LayerShape::known();
+    if args.shapes.iter().any(|name| attention::knows(name)) {
+        return attention::run(args, ui);
+    }
     let (mut shapes, mut heads) = (Vec::new(), Vec::new());
     for wanted in &args.shapes {
         if let Some(shape) = known.iter().find(|shape| shape.name == *wanted) {
@@ -156,8 +160,10 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
             let layers = known.iter().map(|shape| shape.name.clone());
             let heads = HeadShape::known().into_iter().map(|shape| shape.name);
             return Err(Error::input(format!(
-                "no layer shape is called {wanted}; choose of {}, or head:TOKENSxHIDDENxVOCABULARY",
-                layers.chain(heads).collect::<Vec<_>>().join(", ")
+                "no layer shape is called {wanted}; choose of {}, head:TOKENSxHIDDENxVOCABULARY, or \
+                 of attention, {}",
+                layers.chain(heads).collect::<Vec<_>>().join(", "),
+                attention::names()
             )));
         }
     }

@@ -1,6 +1,6 @@
 //! The tables of `bellows bench`.
 
-use super::{Line, Report};
+use super::{Line, Report, StageLine};
 use crate::bench::{HeadShape, LayerShape};
 use crate::ui::{Table, Ui, bytes};
 
@@ -129,13 +129,17 @@ fn rest<Shape>(name: &str, line: &Line<Shape>, ui: &Ui) {
     if let Some(reason) = &line.failed {
         ui.warn(format_args!("{name} {}: {reason}", line.precision));
     }
-    if line.stages.is_empty() {
-        return;
+    if !line.stages.is_empty() {
+        stages(&format!("{name} {}", line.precision), &line.stages, ui);
     }
-    ui.print(format_args!("\n{name} {}:", line.precision));
+}
+
+/// What each stage takes.
+pub(super) fn stages(title: &str, stages: &[StageLine], ui: &Ui) {
+    ui.print(format_args!("\n{title}:"));
     let mut table = Table::new(["stage", "runs", "ms", "share", "TFLOP/s"]).right(&[1, 2, 3, 4]);
-    let total: f64 = line.stages.iter().map(|stage| stage.seconds).sum();
-    for stage in &line.stages {
+    let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    for stage in stages {
         table.row([
             stage.name.to_owned(),
             stage.runs.to_string(),
