@@ -18,6 +18,7 @@
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
+//! | [`memcheck`] | buffers between guard bands, bounds checks |
 //! | [`peak`] | the most memory in use |
 //! | [`profile`] | where a pass spends its time |
 //! | [`tuning`] | the cooperative product's tiles, one by one |
@@ -35,6 +36,7 @@ mod gpu;
 pub mod host;
 pub mod linear;
 mod matmul;
+pub mod memcheck;
 pub mod norm;
 pub mod peak;
 pub mod profile;

@@ -3,7 +3,7 @@
 use bellows_kernels::experts::reference::{Inputs, Layout};
 use bellows_kernels::experts::{Gradients, Settings, WeightSums, backward, forward, reference};
 use bellows_kernels::routing::Plan;
-use bellows_kernels::{Compute, Kernels};
+use bellows_kernels::{Compute, Kernels, memcheck, tuning};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::device::test_device;
@@ -73,6 +73,8 @@ impl Values {
         let shape = [self.case.tokens, self.case.top_k];
         let indices =
             Tensor::<2, Int>::from_data(TensorData::new(self.choices.clone(), shape), device);
+        memcheck::watch();
+        let indices = memcheck::place_integers(indices);
         Plan::from_indices(indices, self.case.experts, self.case.capacity)
     }
 
@@ -319,6 +321,74 @@ fn dropped_slots_add_nothing() {
         },
         uneven,
     );
+}
+
+#[test]
+fn every_tile_of_cooperative_matrices_with_tails_on_all_sides() {
+    let Some(device) = gpu() else { return };
+    // Wider than every tile, and a tail in rows, columns and depth.
+    let case = Case {
+        tokens: 400,
+        hidden: 296,
+        inner: 152,
+        experts: 3,
+        top_k: 2,
+        capacity: Some(290),
+    };
+    let values = Values::new(case, |token, choice| (token * token + choice) % 3);
+    let wanted = values.reference();
+    let mut tiles = 0;
+    for compute in [Compute::F16, Compute::Bf16] {
+        if !compute.stored_by(&device) {
+            continue;
+        }
+        for tile in tuning::tiles(&device, compute) {
+            let settings = Settings {
+                compute,
+                ..Settings::default()
+            };
+            let found = tuning::with_tile(tile, || values.fused(&device, settings));
+            let what = format!("{compute:?}, {tile}");
+            compare(&what, &found, &wanted, tolerance(compute));
+            tiles += 1;
+        }
+    }
+    if tiles == 0 {
+        println!(
+            "SKIPPED every_tile_of_cooperative_matrices_with_tails_on_all_sides: \
+             the device has no cooperative matrices"
+        );
+    }
+}
+
+#[test]
+fn bounds_checks_change_no_bit() {
+    let Some(device) = gpu() else { return };
+    for (case, choose) in [
+        (CASE, uneven as fn(usize, usize) -> usize),
+        (
+            Case {
+                tokens: 37,
+                hidden: 13,
+                inner: 7,
+                capacity: Some(20),
+                ..CASE
+            },
+            uneven,
+        ),
+    ] {
+        let values = Values::new(case, choose);
+        for compute in types(&device) {
+            let settings = Settings {
+                compute,
+                ..Settings::default()
+            };
+            let unchecked = values.fused(&device, settings);
+            let checked = memcheck::with_bounds_checks(|| values.fused(&device, settings));
+            assert_eq!(unchecked.0, checked.0, "{compute:?}: y");
+            assert_eq!(unchecked.1, checked.1, "{compute:?}: gradients");
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod cross_entropy;
 mod device;
 mod experts;
 mod experts_fused;
+mod memcheck;
 mod norm;
 mod oracle;
 mod rope;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
 use bellows_engine::kernels::experts::Settings;
 use bellows_engine::kernels::peak::peak_during;
-use bellows_engine::kernels::profile::{Stage, stages_of};
+use bellows_engine::kernels::profile::{Stage, launches, stages_of};
 use bellows_engine::kernels::routing::{Router, ScoreFunction};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -83,6 +83,10 @@ pub struct Measurement {
     pub seconds: f64,
     /// Operations a second of forward and backward, in 10¹².
     pub tera_operations: f64,
+    /// Median seconds until the host had handed forward and backward to the device, without waiting.
+    pub host_seconds: f64,
+    /// Launches of the kernels in forward and backward; 0 where plain operations compute.
+    pub launches: u64,
     /// The most bytes in use at one time beyond inputs and weights; output and gradients are
     /// among them. `None` on the CPU. Of plain operations: what the device's pools grew by.
     pub extra_bytes: Option<u64>,
@@ -188,6 +192,12 @@ impl Layer {
     }
 }
 
+/// The middle of `values`, of which there is one at least.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 fn reserved(device: &Device) -> Option<u64> {
     device.sync().ok()?;
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
@@ -243,7 +253,8 @@ pub fn measure(
             .zip(after)
             .map(|(before, after)| after.saturating_sub(before))
     };
-    let time = |with_backward: bool| -> Result<f64, String> {
+    // Seconds until the host is done, and until the device is.
+    let time = |with_backward: bool| -> Result<(f64, f64), String> {
         // Clocks rise with work: warm up by time, not by count.
         let warm = Instant::now();
         let mut passes = 0;
@@ -252,24 +263,30 @@ pub fn measure(
             sync()?;
             passes += 1;
         }
-        let mut seconds = Vec::with_capacity(repeats);
+        let (mut handed, mut seconds) = (Vec::new(), Vec::new());
         for _ in 0..repeats {
             let start = Instant::now();
             let held = layer.pass(with_backward);
+            handed.push(start.elapsed().as_secs_f64());
             sync()?;
             seconds.push(start.elapsed().as_secs_f64());
             drop(held);
         }
-        seconds.sort_by(f64::total_cmp);
-        Ok(seconds[seconds.len() / 2])
+        Ok((median(handed), median(seconds)))
     };
-    let forward_seconds = time(false)?;
-    let seconds = time(true)?;
+    let (_, forward_seconds) = time(false)?;
+    let (host_seconds, seconds) = time(true)?;
+    let before = launches();
+    drop(layer.pass(true));
+    let launches = launches() - before;
+    sync()?;
     Ok(Measurement {
         first_seconds,
         forward_seconds,
         seconds,
         tera_operations: 3.0 * shape.forward_operations() / seconds / 1e12,
+        host_seconds,
+        launches,
         extra_bytes,
     })
 }

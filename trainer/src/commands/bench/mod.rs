@@ -19,6 +19,16 @@ struct Report {
     /// What the device multiplies at its best, by type.
     ceilings: Vec<Ceiling>,
     results: Vec<Line>,
+    /// A chain's time against that of the mixture that does the same work, by type.
+    chains: Vec<Chain>,
+}
+
+/// Two iterations of half the choices against one of all of them, on the same weights.
+#[derive(Serialize)]
+struct Chain {
+    precision: &'static str,
+    /// Seconds of the chain by those of the mixture, forward and backward.
+    ratio: f64,
 }
 
 #[derive(Serialize)]
@@ -51,6 +61,29 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The chain against the mixture in every type in which both were timed.
+    fn chains(&self) -> Vec<Chain> {
+        let seconds = |layer: &str, precision: &str| {
+            let of = |line: &&Line| line.shape.name == layer && line.precision == precision;
+            let line = self.results.iter().find(of)?;
+            Some(line.measured.as_ref()?.seconds)
+        };
+        TYPES
+            .into_iter()
+            .map(name)
+            .filter_map(|precision| {
+                let chain = seconds("coe-chain", precision)?;
+                let mixture = seconds("coe-paper", precision)?;
+                Some(Chain {
+                    precision,
+                    ratio: chain / mixture,
+                })
+            })
+            .collect()
+    }
+}
+
 /// A stage of a layer's forward and backward pass.
 #[derive(Serialize)]
 struct StageLine {
@@ -58,6 +91,8 @@ struct StageLine {
     runs: usize,
     seconds: f64,
     tera_operations: f64,
+    /// Bytes in use when it ended.
+    bytes: u64,
 }
 
 impl StageLine {
@@ -67,6 +102,7 @@ impl StageLine {
             runs: stage.runs,
             seconds: stage.seconds,
             tera_operations: stage.operations / stage.seconds / 1e12,
+            bytes: stage.bytes,
         }
     }
 }
@@ -124,6 +160,7 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
         device: opened.name().to_owned(),
         ceilings: Vec::new(),
         results: Vec::new(),
+        chains: Vec::new(),
     };
     for compute in TYPES {
         if !args.takes(compute, on_cpu, &device) {
@@ -183,6 +220,7 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
             }
         }
     }
+    report.chains = report.chains();
     if args.json {
         ui.json(&report);
     } else {
@@ -215,8 +253,10 @@ fn print(report: &Report, ui: &Ui) {
         "of best",
         "extra memory",
         "first s",
+        "launches",
+        "host ms",
     ])
-    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14]);
+    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16]);
     for line in &report.results {
         let shape = &line.shape;
         let figures = match &line.measured {
@@ -229,10 +269,12 @@ fn print(report: &Report, ui: &Ui) {
                     .map_or_else(|| "?".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
                 found.extra_bytes.map_or_else(|| "?".to_owned(), bytes),
                 format!("{:.1}", found.first_seconds),
+                found.launches.to_string(),
+                format!("{:.2}", found.host_seconds * 1e3),
             ],
-            None => ["failed", "", "", "", "", ""].map(str::to_owned),
+            None => ["failed", "", "", "", "", "", "", ""].map(str::to_owned),
         };
-        let [forward, both, rate, share, memory, first] = figures;
+        let [forward, both, rate, share, memory, first, launches, host] = figures;
         table.row([
             shape.name.clone(),
             shape.tokens.to_string(),
@@ -249,9 +291,17 @@ fn print(report: &Report, ui: &Ui) {
             share,
             memory,
             first,
+            launches,
+            host,
         ]);
     }
     ui.table(&table);
+    for chain in &report.chains {
+        ui.print(format_args!(
+            "coe-chain takes {:.3} times as long as coe-paper in {}",
+            chain.ratio, chain.precision
+        ));
+    }
     for line in report.results.iter().filter(|line| !line.stages.is_empty()) {
         print_stages(line, ui);
     }
@@ -267,7 +317,8 @@ fn print(report: &Report, ui: &Ui) {
 
 fn print_stages(line: &Line, ui: &Ui) {
     ui.print(format_args!("\n{} {}:", line.shape.name, line.precision));
-    let mut table = Table::new(["stage", "runs", "ms", "share", "TFLOP/s"]).right(&[1, 2, 3, 4]);
+    let mut table =
+        Table::new(["stage", "runs", "ms", "share", "TFLOP/s", "in use"]).right(&[1, 2, 3, 4, 5]);
     let total: f64 = line.stages.iter().map(|stage| stage.seconds).sum();
     for stage in &line.stages {
         table.row([
@@ -280,6 +331,7 @@ fn print_stages(line: &Line, ui: &Ui) {
             } else {
                 String::new()
             },
+            bytes(stage.bytes),
         ]);
     }
     ui.table(&table);
