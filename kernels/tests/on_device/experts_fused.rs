@@ -410,6 +410,50 @@ fn two_runs_give_the_same_bits() {
 }
 
 #[test]
+fn strided_inputs_are_read_where_they_lie() {
+    let Some(device) = gpu() else { return };
+    let values = Values::new(CASE, uneven);
+    let wanted = values.fused(&device, Settings::default());
+    // The same numbers with the first and the last axis swapped in memory.
+    let turned = |values: &[f32], [outer, middle, last]: [usize; 3]| -> Tensor<3> {
+        let at = |i: usize| {
+            let (a, b, c) = (i % outer, i / outer % middle, i / outer / middle);
+            values[(a * middle + b) * last + c]
+        };
+        let swapped = (0..values.len()).map(at).collect();
+        tensor(swapped, [last, middle, outer], &device).swap_dims(0, 2)
+    };
+    let flat = |values: &[f32], columns: usize| -> Tensor<2> {
+        turned(values, [values.len() / columns, 1, columns]).squeeze_dim(1)
+    };
+    let Case {
+        hidden,
+        inner,
+        experts,
+        top_k,
+        ..
+    } = CASE;
+    let plan = values.plan(&device);
+    let inputs = Inputs {
+        x: flat(&values.x, hidden),
+        weights: flat(&values.weights, top_k),
+        gate_up: turned(&values.gate_up, [experts, 2 * inner, hidden]),
+        down: turned(&values.down, [experts, hidden, inner]),
+    };
+    let pass = forward(&inputs, &plan, None, Settings::default());
+    let gradients = backward(
+        flat(&values.dy, hidden),
+        &inputs,
+        &plan,
+        pass.kept,
+        None,
+        Settings::default(),
+    );
+    assert_eq!(host(pass.y), wanted.0);
+    assert_eq!(read(gradients), wanted.1);
+}
+
+#[test]
 fn weight_gradients_add_into_given_buffers() {
     let Some(device) = gpu() else { return };
     let values = Values::new(CASE, uneven);
