@@ -20,6 +20,7 @@
 //! | [`convert`] | between storage types |
 //! | [`peak`] | the most memory in use |
 //! | [`profile`] | where a pass spends its time |
+//! | [`tuning`] | the cooperative product's tiles, one by one |
 //! | [`vjp`] | how a family attaches its backward |
 //! | [`host`] | the one place that reads a device's memory, and counts it |
 
@@ -39,6 +40,7 @@ pub mod peak;
 pub mod profile;
 pub mod rope;
 pub mod routing;
+pub mod tuning;
 pub mod vjp;
 
 pub use choice::{Compute, Kernels};

@@ -14,14 +14,27 @@
 //! objectives that are a function of it; what its gradient will be is not known in the forward
 //! pass, so it keeps `hidden`, the labels and `logΣexp`, and backward computes logits again.
 //!
-//! Logits exist for some tokens at a time, as many as [`Settings::workspace`] has room for.
+//! Logits exist for some tokens at a time, as many as [`Settings::workspace`] has room for. The
+//! kernels take from a product's sums, while these are in registers, each part's largest logit and
+//! sum of exponentials, and store the exponentials in the compute type; a second pass turns them
+//! into the logits' gradients where they lie. The gradient of the head adds into one f32 buffer,
+//! whether fresh or given, chunk by chunk; that of hidden states is split over the vocabulary, so
+//! that a few tokens fill a large card. All sums have a fixed order, and nothing waits for the host.
 
+mod backend;
+mod device;
+mod launch;
+mod plan;
+mod product;
 pub mod reference;
 
-use burn::tensor::{Int, Tensor};
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Int, Tensor};
+
+pub use backend::CrossEntropyBackend;
 
 use crate::vjp::custom_vjp;
-use crate::{Compute, Kernels};
+use crate::{Compute, Kernels, gpu};
 
 /// A label that stands for none, as in Hugging Face's datasets.
 pub const IGNORE: i32 = -100;
@@ -46,7 +59,7 @@ pub struct Settings {
 }
 
 /// [`Settings::workspace`] where nothing else was said.
-pub const WORKSPACE: usize = 128 << 20;
+pub const WORKSPACE: usize = 144 << 20;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -130,10 +143,9 @@ pub fn linear_cross_entropy(
         [hidden.into(), head.into()],
         pass.objective,
         move |dy, needs| {
-            let factor = dy.div_scalar(made_with);
             [
-                needs[0].then(|| dhidden.mul(factor.clone().unsqueeze()).into()),
-                needs[1].then(|| dhead.mul(factor.unsqueeze()).into()),
+                needs[0].then(|| scaled(dhidden, dy.clone(), made_with).into()),
+                needs[1].then(|| scaled(dhead, dy, made_with).into()),
             ]
         },
     );
@@ -197,7 +209,19 @@ pub fn forward(
     labels: Tensor<1, Int>,
     settings: &Settings,
 ) -> Losses {
-    reference::forward(hidden, head, labels, settings)
+    if !runs_fused(&hidden, &head, settings) {
+        return reference::forward(hidden, head, labels, settings);
+    }
+    let (losses, log_sum_exp) = Dispatch::cross_entropy_forward(
+        hidden.into_dispatch(),
+        head.into_dispatch(),
+        labels.into_dispatch(),
+        *settings,
+    );
+    Losses {
+        losses: Tensor::from_dispatch(losses),
+        log_sum_exp: Tensor::from_dispatch(log_sum_exp),
+    }
 }
 
 /// The backward pass that goes with [`forward`], given its `log_sum_exp`. With `head_sum`, f32
@@ -215,15 +239,40 @@ pub fn backward(
     head_sum: Option<Tensor<2>>,
     settings: &Settings,
 ) -> Gradients {
-    reference::backward(
-        hidden,
-        head,
-        labels,
-        log_sum_exp,
-        slopes,
-        head_sum,
-        settings,
-    )
+    if !runs_fused(&hidden, &head, settings) {
+        return reference::backward(
+            hidden,
+            head,
+            labels,
+            log_sum_exp,
+            slopes,
+            head_sum,
+            settings,
+        );
+    }
+    let ignored = labels.clone().lower_scalar(0);
+    let mask = |slope: Tensor<1>| slope.mask_fill(ignored.clone(), 0.0);
+    let own = mask(slopes.losses);
+    let all = match slopes.log_sum_exp {
+        Some(slope) => own.clone().add(mask(slope)),
+        None => own.clone(),
+    };
+    let accumulate = head_sum.is_some();
+    let head_sum = head_sum.unwrap_or_else(|| head.clone());
+    let (hidden, head) = Dispatch::cross_entropy_backward(
+        hidden.into_dispatch(),
+        head.into_dispatch(),
+        labels.into_dispatch(),
+        log_sum_exp.into_dispatch(),
+        Tensor::<1>::cat(vec![own, all], 0).into_dispatch(),
+        head_sum.into_dispatch(),
+        accumulate,
+        *settings,
+    );
+    Gradients {
+        hidden: Tensor::from_dispatch(hidden),
+        head: Tensor::from_dispatch(head),
+    }
 }
 
 /// [`linear_cross_entropy`] with its gradients, without autodiff: what streaming calls. With
@@ -240,7 +289,79 @@ pub fn forward_backward(
     head_sum: Option<Tensor<2>>,
     settings: &Settings,
 ) -> Pass {
-    reference::forward_backward(hidden, head, labels, weights, head_sum, settings)
+    if !runs_fused(&hidden, &head, settings) {
+        return reference::forward_backward(hidden, head, labels, weights, head_sum, settings);
+    }
+    let accumulate = head_sum.is_some();
+    let head_sum = head_sum.unwrap_or_else(|| head.clone());
+    let (losses, log_sum_exp, dhidden, dhead) = Dispatch::cross_entropy_both(
+        hidden.into_dispatch(),
+        head.into_dispatch(),
+        labels.clone().into_dispatch(),
+        weights.clone().into_dispatch(),
+        head_sum.into_dispatch(),
+        accumulate,
+        *settings,
+    );
+    let losses = Losses {
+        losses: Tensor::from_dispatch(losses),
+        log_sum_exp: Tensor::from_dispatch(log_sum_exp),
+    };
+    Pass {
+        objective: objective(&losses, labels, weights, settings),
+        losses,
+        gradients: Gradients {
+            hidden: Tensor::from_dispatch(dhidden),
+            head: Tensor::from_dispatch(dhead),
+        },
+    }
+}
+
+/// Bytes that a pass of the kernels takes at its peak besides operands and results: never more
+/// than [`Settings::workspace`], unless a single tile of tokens needs it. Where the head is not
+/// stored in the compute type its copy comes on top.
+pub fn workspace_bytes(
+    tokens: usize,
+    hidden: usize,
+    vocabulary: usize,
+    with_gradients: bool,
+    settings: &Settings,
+) -> usize {
+    let shape = plan::Shape {
+        tokens,
+        hidden,
+        vocabulary,
+        element: settings.compute.dtype().size(),
+        gradients: with_gradients,
+    };
+    // The tile that needs most.
+    let tile = plan::TileShape {
+        rows: 128,
+        columns: 128,
+        parts: 2,
+    };
+    plan::Plan::new(&shape, tile, settings.workspace, usize::MAX).bytes(&shape)
+}
+
+/// Whether the device's own kernels compute it.
+fn runs_fused(hidden: &Tensor<2>, head: &Tensor<2>, settings: &Settings) -> bool {
+    let held = |tensor: &Tensor<2>| {
+        matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16)
+            && !tensor.dims().contains(&0)
+    };
+    settings.kernels == Kernels::Fused && gpu::on_cube(hidden) && held(hidden) && held(head)
+}
+
+/// `gradient`, made with the factor `made_with`, as the factor `dy` `[1]` makes it.
+fn scaled(gradient: Tensor<2>, dy: Tensor<1>, made_with: f64) -> Tensor<2> {
+    if !gpu::on_cube(&gradient) {
+        return gradient.mul(dy.div_scalar(made_with).unsqueeze());
+    }
+    Tensor::from_dispatch(Dispatch::cross_entropy_scale(
+        gradient.into_dispatch(),
+        dy.into_dispatch(),
+        made_with,
+    ))
 }
 
 /// `Σ weightᵢ · (lossᵢ + z · logΣexpᵢ²)` `[1]`.

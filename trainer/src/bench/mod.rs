@@ -1,4 +1,13 @@
-//! Times one mixture or chain of experts, routers included, forward and backward.
+//! Times parts of a model, forward and backward: one mixture or chain of experts, routers included,
+//! or the head with its loss; and what the device reaches at its best, to compare with.
+
+mod ceiling;
+mod head;
+mod tiles;
+
+pub use ceiling::ceiling;
+pub use head::{HeadShape, measure_head, profile_head};
+pub use tiles::{TileMeasurement, measure_tiles};
 
 use std::time::Instant;
 
@@ -136,26 +145,7 @@ impl Layer {
         }
     }
 
-    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
-    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
-        if self.rule.settings.kernels == Kernels::Reference {
-            return self.reference_pass(with_backward);
-        }
-        let pass = forward(&self.inputs, &[], &self.rule);
-        let mut held = vec![pass.y.clone().flatten(0, 1)];
-        if with_backward {
-            let gradients = backward(self.dy.clone(), &self.inputs, pass, None, &self.rule);
-            held.extend([
-                gradients.x.flatten(0, 1),
-                gradients.routers.flatten(0, 2),
-                gradients.matrices.gate_up.flatten(0, 2),
-                gradients.matrices.down.flatten(0, 2),
-            ]);
-        }
-        held
-    }
-
-    /// The same in plain operations, backward by autodiff.
+    /// [`Passes::pass`] in plain operations, backward by autodiff.
     fn reference_pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
         if !with_backward {
             let (y, _) = reference::chain(self.inputs.clone(), &[], &self.rule);
@@ -181,6 +171,32 @@ impl Layer {
     }
 }
 
+/// What can be timed.
+trait Passes {
+    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
+    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>>;
+}
+
+impl Passes for Layer {
+    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
+        if self.rule.settings.kernels == Kernels::Reference {
+            return self.reference_pass(with_backward);
+        }
+        let pass = forward(&self.inputs, &[], &self.rule);
+        let mut held = vec![pass.y.clone().flatten(0, 1)];
+        if with_backward {
+            let gradients = backward(self.dy.clone(), &self.inputs, pass, None, &self.rule);
+            held.extend([
+                gradients.x.flatten(0, 1),
+                gradients.routers.flatten(0, 2),
+                gradients.matrices.gate_up.flatten(0, 2),
+                gradients.matrices.down.flatten(0, 2),
+            ]);
+        }
+        held
+    }
+}
+
 fn reserved(device: &Device) -> Option<u64> {
     device.sync().ok()?;
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
@@ -195,7 +211,10 @@ pub fn profile(
     settings: Settings,
     device: &Device,
 ) -> Result<Vec<Stage>, String> {
-    let layer = Layer::new(shape, settings, device);
+    stages(&Layer::new(shape, settings, device), device)
+}
+
+fn stages(layer: &dyn Passes, device: &Device) -> Result<Vec<Stage>, String> {
     let warm = Instant::now();
     while warm.elapsed().as_secs_f64() < 0.3 {
         drop(layer.pass(true));
@@ -214,8 +233,20 @@ pub fn measure(
     device: &Device,
     repeats: usize,
 ) -> Result<Measurement, String> {
-    let sync = || device.sync().map_err(|error| error.to_string());
     let layer = Layer::new(shape, settings, device);
+    let operations = 3.0 * shape.forward_operations();
+    figures(&layer, settings.kernels, operations, device, repeats)
+}
+
+/// Times `layer`, whose forward and backward pass are `operations` floating-point operations.
+fn figures(
+    layer: &dyn Passes,
+    kernels: Kernels,
+    operations: f64,
+    device: &Device,
+    repeats: usize,
+) -> Result<Measurement, String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
     device.memory_cleanup();
     let before = reserved(device);
     let start = Instant::now();
@@ -224,7 +255,7 @@ pub fn measure(
     let first_seconds = start.elapsed().as_secs_f64();
     let after = reserved(device);
     drop(held);
-    let extra_bytes = if settings.kernels == Kernels::Fused {
+    let extra_bytes = if kernels == Kernels::Fused {
         sync()?;
         let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
         let (held, peak) = peak_during(|| layer.pass(true));
@@ -262,7 +293,7 @@ pub fn measure(
         first_seconds,
         forward_seconds,
         seconds,
-        tera_operations: 3.0 * shape.forward_operations() / seconds / 1e12,
+        tera_operations: operations / seconds / 1e12,
         extra_bytes,
     })
 }

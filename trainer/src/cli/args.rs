@@ -351,9 +351,11 @@ pub struct VerifyArgs {
 Examples:
   bellows bench                              every known layer, in every type the device stores
   bellows bench tiny --precision f32         one layer in one type
-  bellows bench lavapipe --reference         beside plain tensor operations on the same device")]
+  bellows bench lavapipe --reference         beside plain tensor operations on the same device
+  bellows bench head head:4096x2048x32000    heads with their loss: tokens, hidden, vocabulary")]
 pub struct BenchArgs {
     /// Layers to time: coe-paper, coe-chain, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
+    /// of these. Heads with cross-entropy: head, head-32k, head-small, head:NxHxV
     #[arg(value_name = "LAYER")]
     pub shapes: Vec<String>,
     /// Device: auto, cpu, gpu or gpu:INDEX
@@ -371,6 +373,9 @@ pub struct BenchArgs {
     /// Tell what each stage of a layer takes
     #[arg(long)]
     pub profile: bool,
+    /// Time every tile of cooperative matrices that the device takes, and layers with each of them
+    #[arg(long, conflicts_with_all = ["reference", "profile"])]
+    pub tiles: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,

@@ -16,6 +16,7 @@ mod self_test;
 pub use adapters::{Adapter, AdapterKind, adapters};
 pub use advice::{Advice, advice};
 pub use choice::DeviceChoice;
+pub(crate) use contain::contain;
 pub use contain::{hush_display_library, install_panic_hook};
 pub use details::{CooperativeMatrix, Details, details};
 pub use host::Host;
