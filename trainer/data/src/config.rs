@@ -446,7 +446,7 @@ impl RecordsConfig {
         if self.train_on == TrainOn::Completion && !chat && self.completion.is_none() {
             return Err(DataError::config(
                 "data.source.train_on",
-                "\"completion\" needs messages_column, or template and completion, to tell what the completion is",
+                "\"completion\" needs messages_column, template and completion, or form, to tell what the completion is",
             ));
         }
         Ok(())

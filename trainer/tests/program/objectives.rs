@@ -13,6 +13,7 @@ cache = "cache"
 
 [data.source]
 kind = "jsonl"
+chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 
 [data.validation]
 fraction = 0.2
