@@ -138,11 +138,14 @@ impl Groups {
     }
 }
 
+/// A part is a multiple of this, so that tiles of the sum never begin inside a vector.
+const PART_STEP: usize = 32;
+
 #[cube(launch, launch_unchecked)]
 fn part_kernel(ranges: &mut [u32], rows: usize, parts: usize) {
     let part = ABSOLUTE_POS;
     if part < parts {
-        let length = rows.div_ceil(parts);
+        let length = rows.div_ceil(parts).div_ceil(PART_STEP) * PART_STEP;
         ranges[2 * part] = (part * length).min(rows) as u32;
         ranges[2 * part + 1] = ((part + 1) * length).min(rows) as u32;
     }

@@ -5,6 +5,7 @@ mod adamw;
 mod attention;
 mod chain;
 mod cross_entropy;
+mod cross_entropy_hazards;
 mod device;
 mod experts;
 mod experts_fused;

@@ -1,10 +1,13 @@
-//! Times one mixture or chain of experts, routers included, forward and backward; and what the
-//! device reaches at its best, to compare with.
+//! Times parts of a model, forward and backward: one mixture or chain of experts, routers included,
+//! attention, or the head with its loss; and what the device reaches at its best, to compare with.
 
+pub mod attention;
 mod ceiling;
+mod head;
 mod tiles;
 
 pub use ceiling::ceiling;
+pub use head::{HeadShape, measure_head, profile_head};
 pub use tiles::{TileMeasurement, measure_tiles};
 
 use std::time::Instant;
@@ -147,26 +150,7 @@ impl Layer {
         }
     }
 
-    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
-    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
-        if self.rule.settings.kernels == Kernels::Reference {
-            return self.reference_pass(with_backward);
-        }
-        let pass = forward(&self.inputs, &[], &self.rule);
-        let mut held = vec![pass.y.clone().flatten(0, 1)];
-        if with_backward {
-            let gradients = backward(self.dy.clone(), &self.inputs, pass, None, &self.rule);
-            held.extend([
-                gradients.x.flatten(0, 1),
-                gradients.routers.flatten(0, 2),
-                gradients.matrices.gate_up.flatten(0, 2),
-                gradients.matrices.down.flatten(0, 2),
-            ]);
-        }
-        held
-    }
-
-    /// The same in plain operations, backward by autodiff.
+    /// [`Passes::pass`] in plain operations, backward by autodiff.
     fn reference_pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
         if !with_backward {
             let (y, _) = reference::chain(self.inputs.clone(), &[], &self.rule);
@@ -192,10 +176,30 @@ impl Layer {
     }
 }
 
-/// The middle of `values`, of which there is one at least.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// What can be timed.
+trait Passes {
+    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
+    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>>;
+}
+
+impl Passes for Layer {
+    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
+        if self.rule.settings.kernels == Kernels::Reference {
+            return self.reference_pass(with_backward);
+        }
+        let pass = forward(&self.inputs, &[], &self.rule);
+        let mut held = vec![pass.y.clone().flatten(0, 1)];
+        if with_backward {
+            let gradients = backward(self.dy.clone(), &self.inputs, pass, None, &self.rule);
+            held.extend([
+                gradients.x.flatten(0, 1),
+                gradients.routers.flatten(0, 2),
+                gradients.matrices.gate_up.flatten(0, 2),
+                gradients.matrices.down.flatten(0, 2),
+            ]);
+        }
+        held
+    }
 }
 
 fn reserved(device: &Device) -> Option<u64> {
@@ -212,7 +216,10 @@ pub fn profile(
     settings: Settings,
     device: &Device,
 ) -> Result<Vec<Stage>, String> {
-    let layer = Layer::new(shape, settings, device);
+    stages(&Layer::new(shape, settings, device), device)
+}
+
+fn stages(layer: &dyn Passes, device: &Device) -> Result<Vec<Stage>, String> {
     let warm = Instant::now();
     while warm.elapsed().as_secs_f64() < 0.3 {
         drop(layer.pass(true));
@@ -231,8 +238,20 @@ pub fn measure(
     device: &Device,
     repeats: usize,
 ) -> Result<Measurement, String> {
-    let sync = || device.sync().map_err(|error| error.to_string());
     let layer = Layer::new(shape, settings, device);
+    let operations = 3.0 * shape.forward_operations();
+    figures(&layer, settings.kernels, operations, device, repeats)
+}
+
+/// Times `layer`, whose forward and backward pass are `operations` floating-point operations.
+fn figures(
+    layer: &dyn Passes,
+    kernels: Kernels,
+    operations: f64,
+    device: &Device,
+    repeats: usize,
+) -> Result<Measurement, String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
     device.memory_cleanup();
     let before = reserved(device);
     let start = Instant::now();
@@ -241,7 +260,7 @@ pub fn measure(
     let first_seconds = start.elapsed().as_secs_f64();
     let after = reserved(device);
     drop(held);
-    let extra_bytes = if settings.kernels == Kernels::Fused {
+    let extra_bytes = if kernels == Kernels::Fused {
         sync()?;
         let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
         let (held, peak) = peak_during(|| layer.pass(true));
@@ -253,27 +272,7 @@ pub fn measure(
             .zip(after)
             .map(|(before, after)| after.saturating_sub(before))
     };
-    // Seconds until the host is done, and until the device is.
-    let time = |with_backward: bool| -> Result<(f64, f64), String> {
-        // Clocks rise with work: warm up by time, not by count.
-        let warm = Instant::now();
-        let mut passes = 0;
-        while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
-            drop(layer.pass(with_backward));
-            sync()?;
-            passes += 1;
-        }
-        let (mut handed, mut seconds) = (Vec::new(), Vec::new());
-        for _ in 0..repeats {
-            let start = Instant::now();
-            let held = layer.pass(with_backward);
-            handed.push(start.elapsed().as_secs_f64());
-            sync()?;
-            seconds.push(start.elapsed().as_secs_f64());
-            drop(held);
-        }
-        Ok((median(handed), median(seconds)))
-    };
+    let time = |with_backward| medians(device, repeats, || layer.pass(with_backward));
     let (_, forward_seconds) = time(false)?;
     let (host_seconds, seconds) = time(true)?;
     let before = launches();
@@ -284,9 +283,37 @@ pub fn measure(
         first_seconds,
         forward_seconds,
         seconds,
-        tera_operations: 3.0 * shape.forward_operations() / seconds / 1e12,
+        tera_operations: operations / seconds / 1e12,
         host_seconds,
         launches,
         extra_bytes,
     })
+}
+
+/// Median seconds of `repeats` runs of `pass`, after a warm-up, until the host has handed it over and
+/// until the device has finished it; what it returns is dropped after the clock is read.
+fn medians<T>(device: &Device, repeats: usize, pass: impl Fn() -> T) -> Result<(f64, f64), String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
+    // Clocks rise with work: warm up by time, not by count.
+    let warm = Instant::now();
+    let mut passes = 0;
+    while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
+        drop(pass());
+        sync()?;
+        passes += 1;
+    }
+    let (mut handed, mut seconds) = (Vec::new(), Vec::new());
+    for _ in 0..repeats {
+        let start = Instant::now();
+        let held = pass();
+        handed.push(start.elapsed().as_secs_f64());
+        sync()?;
+        seconds.push(start.elapsed().as_secs_f64());
+        drop(held);
+    }
+    let middle = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Ok((middle(handed), middle(seconds)))
 }

@@ -140,7 +140,10 @@ impl Session {
                 vocabulary_size: model.vocab_size as u32,
                 sequence_length: self.config.train.sequence_length as u32,
                 // A multiply-add is two operations; backward takes twice what forward does.
-                flops_per_token: Some(6.0 * parameters.computed as f64),
+                flops_per_token: Some(
+                    6.0 * (parameters.computed as f64
+                        + model.attention_products(self.config.train.sequence_length)),
+                ),
             },
             total_steps: self.config.train.steps,
         }
