@@ -6,12 +6,12 @@ use bellows_engine::kernels::attention::{
     Settings, Tier, Tile, Tiles, Visible, backward, forward, reference,
 };
 use bellows_engine::kernels::peak::peak_during;
-use bellows_engine::kernels::profile::{Stage, launches, stages_of};
+use bellows_engine::kernels::profile::{Stage, stages_of};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::Serialize;
 
-use super::{Measurement, medians};
+use super::{Measurement, timed};
 
 /// Heads over a causal sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -221,24 +221,16 @@ pub fn measure(
     let extra_bytes = in_use
         .filter(|_| settings.kernels == Kernels::Fused)
         .map(|before| peak.saturating_sub(before));
-    let time = |with_backward| {
-        medians(device, repeats, || {
-            operands.pass(shape, settings, with_backward)
-        })
-    };
-    let (_, forward_seconds) = time(false)?;
-    let (host_seconds, seconds) = time(true)?;
-    let before = launches();
-    drop(operands.pass(shape, settings, true));
-    let launches = launches() - before;
-    sync()?;
+    let time = timed(device, repeats, |with_backward| {
+        operands.pass(shape, settings, with_backward)
+    })?;
     Ok(Measurement {
         first_seconds,
-        forward_seconds,
-        seconds,
-        tera_operations: shape.operations() / seconds / 1e12,
-        host_seconds,
-        launches,
+        forward_seconds: time.forward,
+        seconds: time.both,
+        tera_operations: shape.operations() / time.both / 1e12,
+        host_seconds: time.host,
+        launches: time.launches,
         extra_bytes,
     })
 }

@@ -272,48 +272,69 @@ fn figures(
             .zip(after)
             .map(|(before, after)| after.saturating_sub(before))
     };
-    let time = |with_backward| medians(device, repeats, || layer.pass(with_backward));
-    let (_, forward_seconds) = time(false)?;
-    let (host_seconds, seconds) = time(true)?;
-    let before = launches();
-    drop(layer.pass(true));
-    let launches = launches() - before;
-    sync()?;
+    let time = timed(device, repeats, |with_backward| layer.pass(with_backward))?;
     Ok(Measurement {
         first_seconds,
-        forward_seconds,
-        seconds,
-        tera_operations: operations / seconds / 1e12,
-        host_seconds,
-        launches,
+        forward_seconds: time.forward,
+        seconds: time.both,
+        tera_operations: operations / time.both / 1e12,
+        host_seconds: time.host,
+        launches: time.launches,
         extra_bytes,
     })
 }
 
-/// Median seconds of `repeats` runs of `pass`, after a warm-up, until the host has handed it over and
-/// until the device has finished it; what it returns is dropped after the clock is read.
-fn medians<T>(device: &Device, repeats: usize, pass: impl Fn() -> T) -> Result<(f64, f64), String> {
+/// Medians in seconds.
+struct Times {
+    forward: f64,
+    /// Forward and backward, until the device is done.
+    both: f64,
+    /// The same until the host is done.
+    host: f64,
+    /// Launches of forward and backward.
+    launches: u64,
+}
+
+/// Times `repeats` runs of `pass`, forward, and forward and backward; what it returns is dropped
+/// after the clock is read.
+fn timed<T>(device: &Device, repeats: usize, pass: impl Fn(bool) -> T) -> Result<Times, String> {
     let sync = || device.sync().map_err(|error| error.to_string());
-    // Clocks rise with work: warm up by time, not by count.
-    let warm = Instant::now();
-    let mut passes = 0;
-    while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
-        drop(pass());
-        sync()?;
-        passes += 1;
-    }
-    let (mut handed, mut seconds) = (Vec::new(), Vec::new());
-    for _ in 0..repeats {
-        let start = Instant::now();
-        let held = pass();
-        handed.push(start.elapsed().as_secs_f64());
-        sync()?;
-        seconds.push(start.elapsed().as_secs_f64());
-        drop(held);
-    }
-    let middle = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    let time = |with_backward: bool| -> Result<(f64, f64), String> {
+        // Clocks rise with work: warm up by time, not by count.
+        let warm = Instant::now();
+        let mut passes = 0;
+        while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
+            drop(pass(with_backward));
+            sync()?;
+            passes += 1;
+        }
+        let (mut handed, mut seconds) = (Vec::new(), Vec::new());
+        for _ in 0..repeats {
+            let start = Instant::now();
+            let held = pass(with_backward);
+            handed.push(start.elapsed().as_secs_f64());
+            sync()?;
+            seconds.push(start.elapsed().as_secs_f64());
+            drop(held);
+        }
+        Ok((median(handed), median(seconds)))
     };
-    Ok((middle(handed), middle(seconds)))
+    let (_, forward) = time(false)?;
+    let (host, both) = time(true)?;
+    let before = launches();
+    drop(pass(true));
+    let launches = launches() - before;
+    sync()?;
+    Ok(Times {
+        forward,
+        both,
+        host,
+        launches,
+    })
+}
+
+/// The middle of `values`, of which there is one at least.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

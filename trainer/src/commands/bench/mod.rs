@@ -24,9 +24,9 @@ struct Report {
     /// What the device multiplies at its best, by type.
     ceilings: Vec<Ceiling>,
     results: Vec<Line<LayerShape>>,
+    heads: Vec<Line<HeadShape>>,
     /// A chain's time against that of the mixture that does the same work, by type.
     chains: Vec<Chain>,
-    heads: Vec<Line<HeadShape>>,
 }
 
 /// Two iterations of half the choices against one of all of them, on the same weights.
@@ -223,8 +223,8 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
         device: opened.name().to_owned(),
         ceilings: Vec::new(),
         results: Vec::new(),
-        chains: Vec::new(),
         heads: Vec::new(),
+        chains: Vec::new(),
     };
     for compute in TYPES {
         if !args.takes(compute, on_cpu, &device) {

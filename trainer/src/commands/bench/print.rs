@@ -16,6 +16,12 @@ pub(super) fn report(report: &Report, ui: &Ui) {
     if !report.results.is_empty() {
         layers(report, ui);
     }
+    for chain in &report.chains {
+        ui.print(format_args!(
+            "coe-chain takes {:.3} times as long as coe-paper in {}",
+            chain.ratio, chain.precision
+        ));
+    }
     if !report.heads.is_empty() {
         heads(report, ui);
     }
@@ -27,7 +33,7 @@ pub(super) fn report(report: &Report, ui: &Ui) {
     }
 }
 
-/// Times, rate, share of the best, memory, the first pass, launches and the host's time.
+/// Times, rate, share of the best, memory and the first pass.
 fn figures<Shape>(report: &Report, line: &Line<Shape>) -> [String; 8] {
     let Some(found) = &line.measured else {
         return ["failed", "", "", "", "", "", "", ""].map(str::to_owned);
@@ -91,12 +97,6 @@ fn layers(report: &Report, ui: &Ui) {
         ]);
     }
     ui.table(&table);
-    for chain in &report.chains {
-        ui.print(format_args!(
-            "coe-chain takes {:.3} times as long as coe-paper in {}",
-            chain.ratio, chain.precision
-        ));
-    }
 }
 
 fn heads(report: &Report, ui: &Ui) {
