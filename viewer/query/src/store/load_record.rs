@@ -106,10 +106,6 @@ impl LoadRecord {
         }
         Ok(record)
     }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.tokens.len() * 12 + self.bias.len() * 4 + self.layout.routers.len() * 24
-    }
 }
 
 struct Rows<'a> {
