@@ -183,13 +183,12 @@ fn add_stage(nodes: &mut Vec<SankeyNode>, stage: u32, counts: &[u64], most: usiz
 fn add_links(diagram: &mut SankeyDiagram, pairs: &Pairs, from: &[u32], to: &[u32]) {
     let mut streams: BTreeMap<(u32, u32), u64> = BTreeMap::new();
     let (mut of_from, mut of_to) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
-    for before in 0..pairs.rows {
-        for after in 0..pairs.columns {
-            let count = pairs.counts[before * pairs.columns + after];
+    for (row, &from) in pairs.counts.chunks(pairs.columns.max(1)).zip(from) {
+        for (&count, &to) in row.iter().zip(to) {
             if count > 0 {
-                *streams.entry((from[before], to[after])).or_default() += count;
-                *of_from.entry(from[before]).or_default() += count;
-                *of_to.entry(to[after]).or_default() += count;
+                *streams.entry((from, to)).or_default() += count;
+                *of_from.entry(from).or_default() += count;
+                *of_to.entry(to).or_default() += count;
             }
         }
     }

@@ -125,9 +125,11 @@ impl Query for MemoryTree {
     }
 }
 
+/// Bytes of a kind by layer and owner.
+type Layers = BTreeMap<Option<u32>, BTreeMap<String, u64>>;
+
 fn nodes(owners: Vec<Owner>) -> Vec<TreeNode> {
-    let mut kinds: BTreeMap<Arc<str>, BTreeMap<Option<u32>, BTreeMap<String, u64>>> =
-        BTreeMap::new();
+    let mut kinds: BTreeMap<Arc<str>, Layers> = BTreeMap::new();
     for owner in owners {
         let of_layer = kinds
             .entry(owner.kind)

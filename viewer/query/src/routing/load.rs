@@ -59,7 +59,11 @@ impl Query for RoutingLoad {
     }
 
     fn cost(&self) -> Cost {
-        cost(self.span)
+        match self.order {
+            Order::Index | Order::Load => cost(self.span),
+            // Made once for a run, and longer than a frame.
+            Order::Cluster => Cost::Background,
+        }
     }
 
     fn answer(&self, store: &Store) -> Result<LoadMap, Gap> {

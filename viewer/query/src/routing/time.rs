@@ -83,7 +83,7 @@ impl Query for LoadOverTime {
         let (time, tokens, probability, reading) = if detail {
             self.read_records(&run, &steps[from..to], columns.min(DETAIL))?
         } else {
-            self.from_history(&run, from, to, columns)
+            self.joined_history(&run, from, to, columns)
         };
         let sums = tokens.chunks(time.len().max(1)).map(|row| {
             // Even shares, made whole numbers to be sorted by.
@@ -115,7 +115,7 @@ impl Query for LoadOverTime {
 type Picture = (Vec<TimeColumn>, Vec<f32>, Vec<f32>, bool);
 
 impl LoadOverTime {
-    fn from_history(&self, run: &Run, from: usize, to: usize, columns: usize) -> Picture {
+    fn joined_history(&self, run: &Run, from: usize, to: usize, columns: usize) -> Picture {
         let loads = run.loads();
         let Some((experts, start)) = loads.layout.find(self.router) else {
             return (Vec::new(), Vec::new(), Vec::new(), true);

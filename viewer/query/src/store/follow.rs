@@ -9,16 +9,20 @@ use bellows_record::{
     StreamRow, Update,
 };
 
+use super::load_history::LoadHistory;
 use super::load_record::LoadRecord;
 use super::memory_record::MemoryRecord;
 use super::notes::notes;
-use super::run::{Run, Streams, read, steps_of, write};
+use super::run::{Run, Streams, lock, read, steps_of, write};
 use super::series::Metrics;
 use super::snapshot::{Loading, RunSnapshot, Shape};
 use super::{Inner, Stream};
 
 /// Time between two looks at the files while nothing is to be read.
 const PERIOD: Duration = Duration::from_millis(150);
+
+/// The same for a run that has ended: it may be resumed.
+const REST: Duration = Duration::from_millis(500);
 
 /// Time before a run that cannot be read is tried again.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -71,6 +75,8 @@ struct Follower<'a> {
     metrics: LineReader<StepMetrics>,
     events: LineReader<Event>,
     samples: LineReader<Sample>,
+    load_steps: Handed,
+    memory_steps: Handed,
     /// Memory records that the history lacks, the next one last.
     memory_due: Vec<u64>,
     announced: Instant,
@@ -83,7 +89,8 @@ impl<'a> Follower<'a> {
         let reader = RunReader::open(&run.path)?;
         let streams = Arc::new(Streams::new(reader.clone()));
         *write(&run.metrics) = Metrics::default();
-        write(&run.loads).clear();
+        *write(&run.loads) = LoadHistory::default();
+        lock(&run.clusters).clear();
         *write(&run.memory) = Default::default();
         *write(&run.streams) = Some(streams.clone());
         run.epoch.fetch_add(1, Ordering::AcqRel);
@@ -106,6 +113,8 @@ impl<'a> Follower<'a> {
             samples: reader.samples(),
             streams,
             reader,
+            load_steps: Handed::default(),
+            memory_steps: Handed::default(),
             memory_due: Vec::new(),
             announced: Instant::now(),
             news: true,
@@ -125,21 +134,33 @@ impl<'a> Follower<'a> {
             write(&self.run.loads).limit(store.share_of_loads());
             drop(store);
             // Streams first: with their steps known, the cursor's step can be shown.
-            let arrived = self.poll_streams()?;
+            self.news |= self.poll_streams()?;
             let more = self.poll_lines()?;
-            let filling = self.fill();
-            let manifest = self.refresh()?;
-            self.news |= arrived || manifest;
-            let opening = self.run.snapshot().loading == Loading::Opening;
-            let busy = more || filling;
-            if self.news && (opening || !busy || self.announced.elapsed() >= ANNOUNCE) {
+            self.news |= self.refresh()?;
+            if self.run.snapshot().loading == Loading::Opening {
+                self.publish(true);
+                self.announce();
+            }
+            let at_work = self.fill() || more;
+            let held = self.load_steps.held.or(self.memory_steps.held).is_some();
+            let busy = at_work || held;
+            self.news |= !busy
+                && (self.run.snapshot().loading != Loading::Complete || self.has_new_traces());
+            if self.news && (!busy || self.announced.elapsed() >= ANNOUNCE) {
                 self.publish(busy);
                 self.announce();
             }
-            if !busy {
-                std::thread::sleep(PERIOD);
+            if !at_work {
+                let live = self.run.snapshot().liveness.is_some_and(Liveness::is_live);
+                std::thread::sleep(if live || held { PERIOD } else { REST });
             }
         }
+    }
+
+    /// Traces are files of their own: one may come when nothing else does.
+    fn has_new_traces(&self) -> bool {
+        let traces = self.reader.trace_steps();
+        traces.is_ok_and(|traces| traces[..] != self.run.snapshot().traces[..])
     }
 
     fn announce(&mut self) {
@@ -180,38 +201,48 @@ impl<'a> Follower<'a> {
     /// Looks for new records in the streams; whether there are any.
     fn poll_streams(&mut self) -> Result<bool, RecordError> {
         let streams = self.streams.clone();
-        let (routing, routing_back) = self.poll(&streams.routing)?;
-        let (routers, routers_back) = self.poll(&streams.routers)?;
-        let (transitions, _) = self.poll(&streams.transitions)?;
-        let (memory, memory_back) = self.poll(&streams.memory)?;
-        if routing_back || routers_back {
-            let mut loads = write(&self.run.loads);
-            loads.clear();
-            loads.add(read(&streams.routing).steps());
-        } else if !routing.is_empty() {
-            write(&self.run.loads).add(routing.rows.iter().copied());
-        }
-        if memory_back {
-            *write(&self.run.memory) = Default::default();
-            self.memory_due = read(&streams.memory).steps().rev().collect();
-        } else if !memory.is_empty() {
-            let mut due: Vec<u64> = memory.rows.iter().rev().copied().collect();
-            due.append(&mut self.memory_due);
-            self.memory_due = due;
-        }
+        let routing = self.poll(&streams.routing)?;
+        let routers = self.poll(&streams.routers)?;
+        let transitions = self.poll(&streams.transitions)?;
+        let memory = self.poll(&streams.memory)?;
         if !routing.is_empty() {
             self.learn_shape();
+        }
+        // What the routers' rows say of a step goes into the same history.
+        let routing_steps = self.load_steps.take(&routing, &read(&streams.routing));
+        if routing_steps.is_none()
+            || routers
+                .keep_below
+                .is_some_and(|step| self.load_steps.reaches(step))
+        {
+            let mut loads = write(&self.run.loads);
+            loads.clear();
+            loads.add(self.load_steps.again(&read(&streams.routing)));
+        } else if let Some(steps) = routing_steps.filter(|steps| !steps.is_empty()) {
+            write(&self.run.loads).add(steps);
+        }
+        match self.memory_steps.take(&memory, &read(&streams.memory)) {
+            Some(mut steps) => {
+                steps.reverse();
+                steps.append(&mut self.memory_due);
+                self.memory_due = steps;
+            }
+            None => {
+                *write(&self.run.memory) = Default::default();
+                self.memory_due = self.memory_steps.again(&read(&streams.memory));
+                self.memory_due.reverse();
+            }
         }
         let empty =
             routing.is_empty() && routers.is_empty() && transitions.is_empty() && memory.is_empty();
         Ok(!empty)
     }
 
-    /// Polls a stream. The flag says that records read before are no longer true.
+    /// Polls a stream.
     fn poll<R: StreamRow>(
         &self,
         stream: &RwLock<StreamReader<R>>,
-    ) -> Result<(Update<u64>, bool), RecordError> {
+    ) -> Result<Update<u64>, RecordError> {
         let mut stream = write(stream);
         let latest = stream.latest();
         let update = stream.poll()?;
@@ -220,11 +251,10 @@ impl<'a> Follower<'a> {
             .into_iter()
             .chain(update.rows.first().copied())
             .min();
-        let back = latest.is_some_and(|latest| first.is_some_and(|first| first <= latest));
-        if back {
+        if latest.is_some_and(|latest| first.is_some_and(|first| first <= latest)) {
             self.run.epoch.fetch_add(1, Ordering::AcqRel);
         }
-        Ok((update, back))
+        Ok(update)
     }
 
     /// Learns from the newest record which routers there are.
@@ -368,6 +398,61 @@ impl<'a> Follower<'a> {
             ];
             snapshot.notes = Arc::new(notes(snapshot, &self.streams, &lines));
         });
+    }
+}
+
+/// Which steps of a stream a history was given. The newest one is held back until a look finds nothing more of it: a
+/// step may be written in parts, and a history takes a step once.
+#[derive(Default)]
+struct Handed {
+    last: Option<u64>,
+    held: Option<u64>,
+}
+
+impl Handed {
+    /// The steps to add after a poll; `None` where the history has to begin anew, [`again`](Self::again).
+    fn take<R: StreamRow>(
+        &mut self,
+        update: &Update<u64>,
+        stream: &StreamReader<R>,
+    ) -> Option<Vec<u64>> {
+        let first = update
+            .keep_below
+            .into_iter()
+            .chain(update.rows.first().copied())
+            .min();
+        if first.is_some_and(|first| self.reaches(first)) {
+            return None;
+        }
+        if update.is_empty() {
+            let steps = self.held.take();
+            self.last = steps.or(self.last);
+            return Some(steps.into_iter().collect());
+        }
+        // What was held and was not taken back comes before what is new.
+        let mut steps: Vec<u64> = self
+            .held
+            .into_iter()
+            .chain(update.rows.iter().copied())
+            .collect();
+        steps.retain(|&step| stream.row_count(step) > 0);
+        steps.dedup();
+        self.held = steps.pop();
+        self.last = steps.last().copied().or(self.last);
+        Some(steps)
+    }
+
+    /// Whether the history was given `step` or a later one.
+    fn reaches(&self, step: u64) -> bool {
+        self.last.is_some_and(|last| step <= last)
+    }
+
+    /// All steps but the newest, for a history that begins anew.
+    fn again<R: StreamRow>(&mut self, stream: &StreamReader<R>) -> Vec<u64> {
+        let mut steps: Vec<u64> = stream.steps().collect();
+        self.held = steps.pop();
+        self.last = steps.last().copied();
+        steps
     }
 }
 

@@ -97,20 +97,22 @@ impl Default for LoadHistory {
 }
 
 impl LoadHistory {
-    /// Forgets everything.
+    /// Forgets all records.
     pub(crate) fn clear(&mut self) {
         *self = Self {
             most: self.most,
+            layout: std::mem::take(&mut self.layout),
             ..Self::default()
         };
     }
 
-    /// Says how experts are laid out; what was read with another layout is to be read again.
+    /// Says which experts there are, besides those known. If that is news, everything is to be read again.
     pub(crate) fn lay_out(&mut self, layout: &Layout) {
-        if self.layout != *layout {
+        let union = self.layout.union(layout);
+        if self.layout != union {
             let steps = std::mem::take(&mut self.steps);
             self.clear();
-            self.layout = layout.clone();
+            self.layout = union;
             self.add(steps);
         }
     }

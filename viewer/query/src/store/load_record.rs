@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use bellows_record::arrow_array::{Array, RecordBatch};
 use bellows_record::{RoutingRow, StreamReader};
 
@@ -24,6 +26,16 @@ impl Layout {
             layout.cells += experts as usize;
         }
         layout
+    }
+
+    /// The routers and experts of both.
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        let mut experts: BTreeMap<RouterId, u32> = BTreeMap::new();
+        for &(router, count, _) in self.routers.iter().chain(&other.routers) {
+            let most = experts.entry(router).or_default();
+            *most = count.max(*most);
+        }
+        Self::of(experts)
     }
 
     pub(crate) fn find(&self, router: RouterId) -> Option<(u32, usize)> {
@@ -105,10 +117,6 @@ impl LoadRecord {
             }
         }
         Ok(record)
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.tokens.len() * 12 + self.bias.len() * 4 + self.layout.routers.len() * 24
     }
 }
 

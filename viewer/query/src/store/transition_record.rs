@@ -8,11 +8,13 @@ use super::columns::Columns;
 use super::run::{Run, read};
 use crate::{Gap, RouterId, Store};
 
+/// Expert before, expert after, slot pairs.
+pub(crate) type Pair = (u32, u32, u64);
+
 /// A step's pairs of experts, by the routers before and after.
 pub(crate) struct TransitionRecord {
     pub(crate) step: u64,
-    /// Expert before, expert after, slot pairs.
-    pub(crate) pairs: BTreeMap<(RouterId, RouterId), Vec<(u32, u32, u64)>>,
+    pub(crate) pairs: BTreeMap<(RouterId, RouterId), Vec<Pair>>,
 }
 
 impl TransitionRecord {
@@ -60,7 +62,7 @@ impl TransitionRecord {
     }
 
     /// The pairs between two routers.
-    pub(crate) fn between(&self, from: RouterId, to: RouterId) -> Result<&[(u32, u32, u64)], Gap> {
+    pub(crate) fn between(&self, from: RouterId, to: RouterId) -> Result<&[Pair], Gap> {
         self.pairs.get(&(from, to)).map(Vec::as_slice).ok_or_else(|| Gap::NoSuch {
             what: format!("record of transitions from {from} to {to}"),
             range: "they are recorded from each iteration to the next, and from a layer's last iteration to the first of the next layer with experts".to_owned(),

@@ -114,7 +114,10 @@ pub(crate) fn shared(
 impl SaturationCurves {
     /// The first step from which on the mean agreement stays at or above a share.
     pub fn settled(&self, share: f32) -> Option<u64> {
-        let below = self.mean.iter().rposition(|&mean| !(mean >= share));
+        let below = self
+            .mean
+            .iter()
+            .rposition(|&mean| mean < share || mean.is_nan());
         self.steps.get(below.map_or(0, |at| at + 1)).copied()
     }
 }
