@@ -109,11 +109,11 @@ impl Query for RoutingLoad {
             let (router, count, start) = sum.layout.routers[at];
             let tokens = &sum.tokens[start..][..count as usize];
             let total: u64 = tokens.iter().sum();
-            let share = count as f32 / total.max(1) as f32;
+            let share = |tokens: u64| super::even_shares(tokens, total, count);
             let order = super::order::order(store, self.run, router, tokens, self.order)?;
             for (place, &expert) in order.iter().enumerate() {
                 let (to, from) = (row * experts as usize + place, start + expert as usize);
-                let by_tokens = sum.tokens[from] as f32 * share;
+                let by_tokens = share(sum.tokens[from]);
                 let by_probability = sum.probability[from] * count as f32;
                 map.order[to] = expert;
                 map.tokens[to] = sum.tokens[from];

@@ -17,6 +17,12 @@ pub use health::{Health, HealthTable, RouterHealth};
 pub use load::{LoadMap, RoutingLoad};
 pub use time::{LoadOverTime, LoadTime, TimeColumn};
 
+/// The load of an expert that was given `tokens` of all its router's `total`, in even shares.
+pub(crate) fn even_shares(tokens: u64, total: u64, experts: u32) -> f32 {
+    // In f64, so that two fifths of the even share are 0.4 and not the float beside it.
+    (tokens as f64 * f64::from(experts) / total.max(1) as f64) as f32
+}
+
 /// What a load is measured by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Measure {

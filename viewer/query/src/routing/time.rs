@@ -192,9 +192,10 @@ impl LoadOverTime {
                 continue;
             };
             let of_router = &record.tokens[start..][..count as usize];
-            let share = count as f32 / of_router.iter().sum::<u64>().max(1) as f32;
+            let total = of_router.iter().sum();
             for expert in 0..experts.min(count as usize) {
-                tokens[expert * groups.len() + x] = of_router[expert] as f32 * share;
+                tokens[expert * groups.len() + x] =
+                    super::even_shares(of_router[expert], total, count);
                 probability[expert * groups.len() + x] =
                     record.probability[start + expert] * count as f32;
             }

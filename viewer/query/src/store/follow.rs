@@ -9,6 +9,8 @@ use bellows_record::{
     StreamRow, Update,
 };
 
+use super::Inner;
+use super::handed::Handed;
 use super::load_history::LoadHistory;
 use super::load_record::LoadRecord;
 use super::memory_record::MemoryRecord;
@@ -16,7 +18,6 @@ use super::notes::notes;
 use super::run::{Run, Streams, lock, read, steps_of, write};
 use super::series::Metrics;
 use super::snapshot::{Loading, RunSnapshot, Shape};
-use super::{Inner, Stream};
 
 /// Time between two looks at the files while nothing is to be read.
 const PERIOD: Duration = Duration::from_millis(150);
@@ -401,61 +402,6 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// Which steps of a stream a history was given. The newest one is held back until a look finds nothing more of it: a
-/// step may be written in parts, and a history takes a step once.
-#[derive(Default)]
-struct Handed {
-    last: Option<u64>,
-    held: Option<u64>,
-}
-
-impl Handed {
-    /// The steps to add after a poll; `None` where the history has to begin anew, [`again`](Self::again).
-    fn take<R: StreamRow>(
-        &mut self,
-        update: &Update<u64>,
-        stream: &StreamReader<R>,
-    ) -> Option<Vec<u64>> {
-        let first = update
-            .keep_below
-            .into_iter()
-            .chain(update.rows.first().copied())
-            .min();
-        if first.is_some_and(|first| self.reaches(first)) {
-            return None;
-        }
-        if update.is_empty() {
-            let steps = self.held.take();
-            self.last = steps.or(self.last);
-            return Some(steps.into_iter().collect());
-        }
-        // What was held and was not taken back comes before what is new.
-        let mut steps: Vec<u64> = self
-            .held
-            .into_iter()
-            .chain(update.rows.iter().copied())
-            .collect();
-        steps.retain(|&step| stream.row_count(step) > 0);
-        steps.dedup();
-        self.held = steps.pop();
-        self.last = steps.last().copied().or(self.last);
-        Some(steps)
-    }
-
-    /// Whether the history was given `step` or a later one.
-    fn reaches(&self, step: u64) -> bool {
-        self.last.is_some_and(|last| step <= last)
-    }
-
-    /// All steps but the newest, for a history that begins anew.
-    fn again<R: StreamRow>(&mut self, stream: &StreamReader<R>) -> Vec<u64> {
-        let mut steps: Vec<u64> = stream.steps().collect();
-        self.held = steps.pop();
-        self.last = steps.last().copied();
-        steps
-    }
-}
-
 /// Adds lines to a log and keeps the newest.
 fn log<T: Clone>(log: &mut Arc<Vec<T>>, update: Update<T>, step: impl Fn(&T) -> u64) {
     if update.is_empty() {
@@ -465,15 +411,4 @@ fn log<T: Clone>(log: &mut Arc<Vec<T>>, update: Update<T>, step: impl Fn(&T) -> 
     update.apply(log, step);
     let old = log.len().saturating_sub(LOG);
     log.drain(..old);
-}
-
-impl Stream {
-    pub(crate) fn words(self) -> &'static str {
-        match self {
-            Self::Routing => "the routing of experts",
-            Self::Transitions => "transitions between experts",
-            Self::Memory => "the memory ledger",
-            Self::Traces => "the trace of probe tokens",
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use bellows_record::RouterRow;
 
 use super::load_record::{Layout, LoadRecord};
+use crate::routing::even_shares;
 
 /// Columns at most: no screen shows more.
 const MOST_COLUMNS: usize = 1024;
@@ -213,16 +214,16 @@ impl LoadHistory {
             let experts = experts.min(found) as usize;
             let tokens = &load.tokens[from..from + experts];
             let total: u64 = tokens.iter().sum();
-            let share = experts as f32 / total.max(1) as f32;
+            let share = |count| even_shares(count, total, experts as u32);
             let (mut most, mut dead) = (0, 0);
             for (i, &count) in tokens.iter().enumerate() {
-                column.tokens[start + i] += count as f32 * share;
+                column.tokens[start + i] += share(count);
                 column.probability[start + i] += load.probability[from + i] * experts as f32;
                 most = most.max(count);
                 dead += u32::from(count == 0);
             }
             let balance = &mut column.balance[at * FIGURES..][..FIGURES];
-            balance[0].push(most as f32 * share);
+            balance[0].push(share(most));
             balance[2].push(dead as f32);
             let row = routers
                 .iter()

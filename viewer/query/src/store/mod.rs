@@ -1,6 +1,7 @@
 mod cache;
 mod columns;
 mod follow;
+mod handed;
 pub(crate) mod load_history;
 pub(crate) mod load_record;
 pub(crate) mod memory_history;
@@ -42,6 +43,17 @@ pub(crate) enum Stream {
     Transitions,
     Memory,
     Traces,
+}
+
+impl Stream {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Routing => "the routing of experts",
+            Self::Transitions => "transitions between experts",
+            Self::Memory => "the memory ledger",
+            Self::Traces => "the trace of probe tokens",
+        }
+    }
 }
 
 /// How a [`Store`] works.

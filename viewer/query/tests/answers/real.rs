@@ -61,13 +61,12 @@ fn every_token_of_a_real_run_is_assigned_k_times() {
         })
         .unwrap();
     for layer in &revisits.layers {
+        let shares = |share: &f32| share.is_nan() || (0.0..=1.0).contains(share);
         assert!(
-            !layer.traced
-                && layer
-                    .experts
-                    .iter()
-                    .all(|share| (0.0..=1.0).contains(share))
+            !layer.traced && layer.experts.iter().all(shares),
+            "{layer:?}"
         );
+        assert!((0.0..=1.0).contains(&layer.share));
         assert!((layer.chance - 0.25).abs() < 0.1, "{layer:?}");
     }
 }

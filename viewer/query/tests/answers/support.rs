@@ -417,7 +417,7 @@ pub fn every_question(
 pub fn check(name: &str, answer: &dyn Answer) {
     let (summary, table) = (answer.summary(), answer.table());
     assert!(
-        summary.len() > 20 && !summary.contains("NaN"),
+        summary.len() > 10 && !summary.contains("NaN"),
         "{name}: {summary:?}"
     );
     assert!(
