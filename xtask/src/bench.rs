@@ -19,7 +19,11 @@ pub struct Options {
 /// Runs the benches one after the other; true where all ended well.
 pub fn run(options: &Options) -> Result<bool, Error> {
     let workspace = Workspace::load()?;
-    let known = workspace.benches();
+    let viewer = workspace.viewer()?;
+    let known: Vec<_> = [&workspace, &viewer]
+        .into_iter()
+        .flat_map(|of| of.benches().into_iter().map(move |bench| (bench, of)))
+        .collect();
     let wanted = |name: &str| {
         options.names.is_empty()
             || options
@@ -27,24 +31,19 @@ pub fn run(options: &Options) -> Result<bool, Error> {
                 .iter()
                 .any(|part| name.contains(part.as_str()))
     };
-    let chosen: Vec<_> = known.iter().filter(|(name, _)| wanted(name)).collect();
+    let chosen: Vec<_> = known.iter().filter(|((name, _), _)| wanted(name)).collect();
     if chosen.is_empty() {
         return Err(Error::NoBench {
-            known: known.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            known: known.iter().map(|((name, _), _)| (*name).to_owned()).collect(),
         });
     }
     let mut failed = Vec::new();
-    for (name, package) in chosen {
-        let mut command = cargo::command([
-            "run",
-            "--release",
-            "--package",
-            package,
-            "--example",
-            name,
-            "--",
-        ]);
-        command.args(&options.arguments);
+    for ((name, package), of) in chosen {
+        let mut command = cargo::command(["run", "--release", "--package", package, "--example", name]);
+        if of.root != workspace.root {
+            command.args(of.options());
+        }
+        command.arg("--").args(&options.arguments);
         ui::step(name, &cargo::shown(&command));
         if !cargo::status(&mut command, "Is cargo on the PATH?")?.success() {
             failed.push(*name);

@@ -11,6 +11,10 @@ use crate::error::Error;
 
 const CARGO_HINT: &str = "Is cargo on the PATH?";
 
+/// The viewer's manifest. Its workspace is apart because a window system asks shared crates for features that would
+/// build Burn a second time.
+pub const VIEWER: &str = "viewer/Cargo.toml";
+
 /// The workspace as `cargo metadata` tells it.
 #[derive(Deserialize)]
 pub struct Workspace {
@@ -119,9 +123,34 @@ pub fn status(command: &mut Command, hint: &'static str) -> Result<ExitStatus, E
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Asks cargo about the workspace that the folder we stand in belongs to.
     pub fn load() -> Result<Self, Error> {
+        Self::ask(command(["metadata", "--no-deps", "--format-version", "1"]))
+    }
+
+    /// The viewer's own workspace. It builds into the target folder of this one, so that both share what they can.
+    pub fn viewer(&self) -> Result<Self, Error> {
         let mut command = command(["metadata", "--no-deps", "--format-version", "1"]);
+        command
+            .arg("--manifest-path")
+            .arg(self.root.join(VIEWER));
+        Ok(Self {
+            target: self.target.clone(),
+            ..Self::ask(command)?
+        })
+    }
+
+    /// Options that make a command of cargo's mean this workspace and build into its target folder.
+    pub fn options(&self) -> [OsString; 4] {
+        [
+            "--manifest-path".into(),
+            self.root.join("Cargo.toml").into(),
+            "--target-dir".into(),
+            self.target.clone().into(),
+        ]
+    }
+
+    fn ask(mut command: Command) -> Result<Self, Error> {
         command.stderr(Stdio::inherit());
         let output = command.output().map_err(|source| Error::Start {
             command: shown(&command),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::cargo;
+use crate::cargo::{self, Workspace};
 use crate::error::Error;
 use crate::ui;
 
@@ -21,8 +21,9 @@ const HINT: &str = "Is cargo on the PATH?";
 
 /// Runs every check; true where all passed.
 pub fn run(options: &Options) -> Result<bool, Error> {
+    let viewer = Workspace::load()?.viewer()?;
     let mut results = Vec::new();
-    for (name, mut check) in checks(options) {
+    for (name, mut check) in checks(options).into_iter().chain(viewer_checks(&viewer)) {
         ui::step(name, &cargo::shown(&check));
         let started = Instant::now();
         let passed = cargo::status(&mut check, HINT)?.success();
@@ -46,6 +47,24 @@ fn checks(options: &Options) -> Vec<(&'static str, Command)> {
     clippy.args(features.clone()).args(["--", "-D", "warnings"]);
     let mut docs = cargo::command(["doc", "--release", "--workspace", "--no-deps"]);
     docs.args(features).env(
+        "RUSTDOCFLAGS",
+        deny_warnings(std::env::var("RUSTDOCFLAGS").ok()),
+    );
+    vec![
+        ("formatting", formatting),
+        ("clippy", clippy),
+        ("rustdoc", docs),
+    ]
+}
+
+/// The same checks of the viewer, whose workspace is its own.
+fn viewer_checks(workspace: &Workspace) -> Vec<(&'static str, Command)> {
+    let mut formatting = cargo::command(["fmt", "--check", "--manifest-path"]);
+    formatting.arg(workspace.root.join("Cargo.toml"));
+    let mut clippy = cargo::command(["clippy", "--release", "--all-targets"]);
+    clippy.args(workspace.options()).args(["--", "-D", "warnings"]);
+    let mut docs = cargo::command(["doc", "--release", "--no-deps"]);
+    docs.args(workspace.options()).env(
         "RUSTDOCFLAGS",
         deny_warnings(std::env::var("RUSTDOCFLAGS").ok()),
     );
@@ -102,6 +121,19 @@ mod tests {
             deny_warnings(Some("--cfg docsrs".into())),
             "--cfg docsrs -D warnings"
         );
+    }
+
+    #[test]
+    fn the_viewer_is_checked_as_the_rest_is_and_builds_beside_it() {
+        let workspace = Workspace::load().unwrap();
+        let viewer = workspace.viewer().unwrap();
+        assert_eq!(viewer.target, workspace.target);
+        assert!(viewer.root.ends_with("viewer"));
+        let names = |checks: Vec<(&'static str, Command)>| -> Vec<&str> {
+            checks.into_iter().map(|(name, _)| name).collect()
+        };
+        let root = names(checks(&Options::default()));
+        assert_eq!(names(viewer_checks(&viewer)), root);
     }
 
     #[test]

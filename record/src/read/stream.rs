@@ -45,6 +45,8 @@ struct StreamFile {
     schema: Option<Vec<u8>>,
     /// End of what was understood.
     offset: u64,
+    /// End of the file when it was last looked at.
+    length: u64,
     ended: bool,
 }
 
@@ -142,6 +144,20 @@ impl<R: StreamRow> StreamReader<R> {
         &self.problems
     }
 
+    /// The files that end in the middle of a batch: one that is being written, or, where the writer is gone, one
+    /// that it left half written or that was cut.
+    pub fn half_written(&self) -> impl Iterator<Item = StreamProblem> + '_ {
+        let cut = |file: &&StreamFile| {
+            let known = |problem: &StreamProblem| problem.path == file.path;
+            !file.ended && file.offset < file.length && !self.problems.iter().any(known)
+        };
+        self.files.values().filter(cut).map(|file| StreamProblem {
+            path: file.path.clone(),
+            offset: file.offset,
+            message: format!("{} bytes of an unfinished batch", file.length - file.offset),
+        })
+    }
+
     fn places(&self, step: u64) -> &[Place] {
         self.index.get(&step).map_or(&[], Vec::as_slice)
     }
@@ -191,10 +207,12 @@ impl<R: StreamRow> StreamReader<R> {
                     identity,
                     schema: None,
                     offset: 0,
+                    length: 0,
                     ended: false,
                 }
             }
         };
+        state.length = end;
         let read = self.follow_frames(segment, &mut state, &mut file, end, update);
         let path = state.path.clone();
         self.files.insert(segment, state);

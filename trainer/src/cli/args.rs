@@ -6,7 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::steer::{CtlArgs, ExportMetricsArgs, StatusArgs, TuiArgs};
+use super::steer::{CtlArgs, ExportMetricsArgs, StatusArgs, TuiArgs, ViewArgs};
 use super::values::{ByteSize, CheckpointChoice};
 use crate::config::Override;
 use crate::device::DeviceChoice;
@@ -23,6 +23,7 @@ Examples:
   bellows train examples/rust-code.toml      train on the Rust sources that cargo has fetched
   bellows runs                               what was trained, and how far
   bellows tui                                watch and steer it
+  bellows view runs/rust-code                see where tokens are routed and where memory goes
   bellows resume runs/rust-code              go on where a run stopped
   bellows generate runs/rust-code -p 'fn '   let it write
   bellows devices                            what this machine can train on
@@ -114,6 +115,8 @@ pub enum Command {
     ExportMetrics(ExportMetricsArgs),
     /// Watch and steer runs in the terminal
     Tui(TuiArgs),
+    /// See where tokens are routed and where memory goes, in a window or as pictures
+    View(ViewArgs),
     /// Print a shell's completion script
     Completions(CompletionsArgs),
 }

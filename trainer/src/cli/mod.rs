@@ -8,7 +8,7 @@ pub use args::{
     BenchArgs, Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs,
     ExportArgs, GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
 };
-pub use steer::{CtlArgs, CtlCommand, ExportMetricsArgs, StatusArgs, TuiArgs};
+pub use steer::{CtlArgs, CtlCommand, ExportMetricsArgs, StatusArgs, TuiArgs, ViewArgs};
 pub use values::{ByteSize, CheckpointChoice};
 
 use std::process::ExitCode;
@@ -47,6 +47,7 @@ fn dispatch(command: Command, ui: &Ui) -> Result<(), Error> {
         Command::Status(args) => commands::status::run(args, ui),
         Command::ExportMetrics(args) => commands::export_metrics::run(args, ui),
         Command::Tui(args) => commands::tui::run(args, ui),
+        Command::View(args) => commands::view::run(args, ui),
         Command::Completions(args) => commands::completions::run(args, ui),
     }
 }

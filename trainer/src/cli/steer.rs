@@ -1,4 +1,4 @@
-//! What can be typed after `bellows ctl`, `status`, `export-metrics` and `tui`.
+//! What can be typed after `bellows ctl`, `status`, `export-metrics`, `tui` and `view`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -184,6 +184,24 @@ pub struct TuiArgs {
     /// What to show and how: a folder of runs or a run, and options of `bellows-tui`
     #[arg(
         value_name = "DIR or RUN",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub arguments: Vec<OsString>,
+}
+
+/// `bellows view`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bellows view runs/rust-code                    one run, live or finished
+  bellows view runs/plain runs/stream            two, to compare
+  bellows view runs/rust-code --panel routing-load --step 200 --screenshot load.png --size 1600x900
+  bellows view -- --help                         every option of the viewer")]
+pub struct ViewArgs {
+    /// What to show and how: runs, and options of `bellows-viewer`
+    #[arg(
+        value_name = "RUN or OPTION",
         trailing_var_arg = true,
         allow_hyphen_values = true
     )]

@@ -16,6 +16,7 @@ mod process;
 mod record;
 mod resume;
 mod retention;
+mod sibling;
 mod skipped;
 #[cfg(unix)]
 mod steering;

@@ -93,6 +93,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
             command.arg("--").args(&options.filter);
             report.extend(doc::tests(command, &workspace));
         }
+        viewer(&workspace, &selection, &mut report)?;
     }
     if !options.cpu_only {
         let missing = device.as_ref().err();
@@ -105,6 +106,28 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         }
     }
     Ok(report)
+}
+
+/// Builds and runs the tests of the viewer, whose workspace is its own.
+fn viewer(root: &Workspace, selection: &Selection, report: &mut Report) -> Result<(), Error> {
+    let workspace = root.viewer()?;
+    let mut command = cargo::command(["test", "--release", "--no-fail-fast"]);
+    command.args(workspace.options());
+    command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    ui::step("build", &cargo::shown(&command));
+    let started = Instant::now();
+    let Build { programs, status } = workspace.build_tests(&mut command)?;
+    if !status.success() {
+        let failure =
+            format!("the tests did not compile ({status}); the compiler's messages are above");
+        report.add(Row::failure("build", "viewer", failure, started.elapsed()));
+        return Ok(());
+    }
+    ui::say(format!("built in {}", ui::duration(started.elapsed())));
+    for program in &programs {
+        report.extend(settled(Device::Cpu, program, on_cpu(program, selection)));
+    }
+    Ok(())
 }
 
 /// A program that could not be run has failed; the others still run, and keep their results.

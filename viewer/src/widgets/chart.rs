@@ -1,0 +1,119 @@
+//! Plots over steps: egui_plot in the theme's clothes, with the time cursor.
+
+use bellows_query::scalars::CurvePoint;
+use egui::{Color32, Stroke, Ui};
+use egui_plot::{FilledArea, GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, PlotResponse, PlotUi, Span, VLine};
+
+use crate::format;
+use crate::theme::Theme;
+
+/// A plot as all of them look.
+pub fn plot<'a>(ui: &Ui, name: &'a str, theme: &Theme, y: impl Fn(f64) -> String + Copy + 'a) -> Plot<'a> {
+    // With Shift held a drag selects a range instead of moving the plot.
+    let shift = ui.input(|input| input.modifiers.shift);
+    Plot::new(name)
+        .allow_drag(!shift)
+        .show_background(false)
+        .grid_color(theme.plot.grid.0)
+        .cursor_color(theme.plot.cursor.0)
+        .show_crosshair(true)
+        .allow_scroll(false)
+        .allow_boxed_zoom(false)
+        .set_margin_fraction(egui::vec2(0.0, 0.06))
+        .y_axis_min_width(44.0)
+        .x_axis_formatter(|mark: GridMark, _: &_| format::number(mark.value))
+        .y_axis_formatter(move |mark: GridMark, _: &_| y(mark.value))
+        .label_formatter(move |position: &HoverPosition<'_>| match position {
+            HoverPosition::NearDataPoint { plot_name, position, .. } => {
+                Some(format!("{plot_name}\n{}: {}", format::number(position.x), y(position.y)))
+            }
+            HoverPosition::Elsewhere { .. } => None,
+        })
+}
+
+/// Marks the cursor and the selected range on an axis of steps.
+pub fn marks(plot: &mut PlotUi<'_>, theme: &Theme, step: f64, range: Option<(f64, f64)>) {
+    if let Some((first, last)) = range {
+        let span = Span::new("", first..=last)
+            .fill(theme.plot.range.0.gamma_multiply(0.12))
+            .border(Stroke::new(1.0, theme.plot.range.0.gamma_multiply(0.6)));
+        plot.span(span);
+    }
+    let line = VLine::new("", step).color(theme.plot.cursor.0).width(1.0).allow_hover(false);
+    plot.vline(line);
+}
+
+/// A curve: its mean or smoothed line, over the band between its least and greatest values.
+pub fn curve(plot: &mut PlotUi<'_>, name: &str, points: &[CurvePoint], color: Color32, look: Look) {
+    let value = |value: f64| if look.log { value.log10() } else { value };
+    let band: Vec<&CurvePoint> = points
+        .iter()
+        .filter(|point| point.min.is_finite() && point.max.is_finite() && (!look.log || point.min > 0.0))
+        .collect();
+    let spread = band.iter().any(|point| point.max > point.min);
+    if spread && band.len() > 1 {
+        let xs: Vec<f64> = band.iter().map(|point| point.x).collect();
+        let low: Vec<f64> = band.iter().map(|point| value(point.min)).collect();
+        let high: Vec<f64> = band.iter().map(|point| value(point.max)).collect();
+        let area = FilledArea::new("", &xs, &low, &high).fill_color(color.gamma_multiply(0.16)).allow_hover(false);
+        plot.add(area);
+    }
+    let line = |of: fn(&CurvePoint) -> f64| -> PlotPoints<'static> {
+        points
+            .iter()
+            .map(|point| [point.x, of(point)])
+            .filter(|[_, y]| y.is_finite() && (!look.log || *y > 0.0))
+            .map(|[x, y]| [x, value(y)])
+            .collect()
+    };
+    if look.smooth {
+        let raw = Line::new("", line(|point| point.mean)).color(color.gamma_multiply(0.35)).width(1.0).allow_hover(false);
+        plot.line(raw);
+    }
+    let of: fn(&CurvePoint) -> f64 = if look.smooth { |point| point.smooth } else { |point| point.mean };
+    let shown = Line::new(name, line(of)).color(color).width(1.6);
+    plot.line(shown);
+}
+
+/// How a curve is drawn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// Whether the smoothed line is drawn over a faint raw one.
+    pub smooth: bool,
+    /// Whether values are drawn as decimal logarithms.
+    pub log: bool,
+}
+
+/// A horizontal line with a name at its right end.
+pub fn level(plot: &mut PlotUi<'_>, name: &str, y: f64, color: Color32, dashed: bool) {
+    let style = if dashed { LineStyle::dashed_dense() } else { LineStyle::Solid };
+    plot.hline(egui_plot::HLine::new(name, y).color(color).width(1.2).style(style).allow_hover(false));
+    let bounds = plot.plot_bounds();
+    let at = PlotPoint::new(bounds.max()[0], y);
+    let text = egui::RichText::new(format!("{name}  ")).small();
+    plot.text(egui_plot::Text::new("", at, text).color(color).anchor(egui::Align2::RIGHT_BOTTOM));
+}
+
+/// What the pointer picks on an axis of steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Picked {
+    /// A place for the cursor.
+    Place(f64),
+    /// A range.
+    Range(f64, f64),
+}
+
+/// What was picked on a plot: a click picks a place, a drag with Shift held a range.
+pub fn pick(ui: &Ui, response: &PlotResponse<()>) -> Option<Picked> {
+    let place = |pos: egui::Pos2| response.transform.value_from_position(pos).x;
+    let pointer = response.response.interact_pointer_pos()?;
+    if response.response.clicked() {
+        return Some(Picked::Place(place(pointer)));
+    }
+    let from = ui.input(|input| input.modifiers.shift.then(|| input.pointer.press_origin()).flatten())?;
+    let dragged = response.response.dragged() && (from.x - pointer.x).abs() > 3.0;
+    dragged.then(|| {
+        let (one, other) = (place(from), place(pointer));
+        Picked::Range(one.min(other), one.max(other))
+    })
+}
