@@ -327,7 +327,7 @@ pub fn dkey_dvalue<E: Float>(
                         let place = own + comptime!(frame.columns + i * 4 + lane);
                         product.insert(lane, columns[place]);
                     }
-                    parts[i] = parts[i] * (slopes[i] - product);
+                    parts[i] *= slopes[i] - product;
                 }
                 pack::<E>(&mut memory, &parts, frame);
                 accumulate::<E>(&memory, 0usize, &key_sums, comptime!(frame.width), frame);

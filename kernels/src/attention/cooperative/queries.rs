@@ -171,7 +171,7 @@ pub fn dquery<E: Float>(
             let slopes = spread(&mut memory, &slopes, frame);
             #[unroll]
             for i in 0..comptime!(frame.share() / 4) {
-                parts[i] = parts[i] * (slopes[i] - Vector::new(product));
+                parts[i] *= slopes[i] - Vector::new(product);
             }
             pack::<E>(&mut memory, &parts, frame);
             accumulate::<E>(&memory, 0usize, &sums, comptime!(frame.width), frame);
