@@ -19,6 +19,7 @@
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
 //! | [`calls`] | which implementation computed each family |
+//! | [`memcheck`] | buffers between guard bands, bounds checks |
 //! | [`peak`] | the most memory in use |
 //! | [`profile`] | where a pass spends its time |
 //! | [`tuning`] | the cooperative product's tiles, one by one |
@@ -37,6 +38,7 @@ mod gpu;
 pub mod host;
 pub mod linear;
 mod matmul;
+pub mod memcheck;
 pub mod norm;
 pub mod peak;
 pub mod profile;

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 
 use super::checkpoint::load_optimizer;
 use super::{State, Stop};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state};
@@ -57,7 +57,7 @@ impl Session {
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
         let mut init = Init::random(&device, config.run.seed, config.model.initializer_range)
-            .with_numerics(numerics(&precision));
+            .with_numerics(numerics(&precision, &config.train));
         let model = Decoder::new(&mut init, &config.model);
         let optimizer = AdamW::new(&config.optimizer);
         Ok(Self {
@@ -102,7 +102,7 @@ impl Session {
         let loader = dataset.resume_loader(&loader_config(&config), &state.loader)?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let model = folder.load_with(&device, numerics(&precision))?;
+        let model = folder.load_with(&device, numerics(&precision, &config.train))?;
         let optimizer = AdamW::new(&config.optimizer);
         let (optimizer, state) = load_optimizer(checkpoint, optimizer, &model, &device)?;
         Ok(Self {
@@ -151,10 +151,11 @@ impl Session {
 }
 
 /// How the model of a run computes.
-fn numerics(precision: &Resolved) -> Numerics {
+fn numerics(precision: &Resolved, train: &TrainSection) -> Numerics {
     Numerics {
         kernels: Kernels::default(),
         compute: precision.compute,
+        recompute_experts: train.recompute_experts,
     }
 }
 

@@ -25,6 +25,16 @@ struct Report {
     ceilings: Vec<Ceiling>,
     results: Vec<Line<LayerShape>>,
     heads: Vec<Line<HeadShape>>,
+    /// A chain's time against that of the mixture that does the same work, by type.
+    chains: Vec<Chain>,
+}
+
+/// Two iterations of half the choices against one of all of them, on the same weights.
+#[derive(Serialize)]
+struct Chain {
+    precision: &'static str,
+    /// Seconds of the chain by those of the mixture, forward and backward.
+    ratio: f64,
 }
 
 #[derive(Serialize)]
@@ -82,6 +92,30 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The chain against the mixture in every type in which both were timed.
+    fn chains(&self) -> Vec<Chain> {
+        let seconds = |layer: &str, precision: &str| {
+            let of =
+                |line: &&Line<LayerShape>| line.shape.name == layer && line.precision == precision;
+            let line = self.results.iter().find(of)?;
+            Some(line.measured.as_ref()?.seconds)
+        };
+        TYPES
+            .into_iter()
+            .map(name)
+            .filter_map(|precision| {
+                let chain = seconds("coe-chain", precision)?;
+                let mixture = seconds("coe-paper", precision)?;
+                Some(Chain {
+                    precision,
+                    ratio: chain / mixture,
+                })
+            })
+            .collect()
+    }
+}
+
 /// A stage of a layer's forward and backward pass.
 #[derive(Serialize)]
 struct StageLine {
@@ -89,6 +123,8 @@ struct StageLine {
     runs: usize,
     seconds: f64,
     tera_operations: f64,
+    /// Bytes in use when it ended.
+    bytes: u64,
 }
 
 impl StageLine {
@@ -98,6 +134,7 @@ impl StageLine {
             runs: stage.runs,
             seconds: stage.seconds,
             tera_operations: stage.operations / stage.seconds / 1e12,
+            bytes: stage.bytes,
         }
     }
 }
@@ -187,6 +224,7 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
         ceilings: Vec::new(),
         results: Vec::new(),
         heads: Vec::new(),
+        chains: Vec::new(),
     };
     for compute in TYPES {
         if !args.takes(compute, on_cpu, &device) {
@@ -241,6 +279,7 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
             report.heads.push(line);
         }
     }
+    report.chains = report.chains();
     if args.json {
         ui.json(&report);
     } else {
