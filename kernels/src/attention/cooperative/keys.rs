@@ -122,7 +122,7 @@ fn keep_column(
 }
 
 /// As the plain kernel of this name; widths count pieces of 16 bytes.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn dkey_dvalue<E: Float>(
     dy: &[Piece],
     query: &[Piece],

@@ -8,7 +8,7 @@ use super::{Frame, Piece, ROWS, accumulate, fetch, keep, operands, own_column, o
 use super::{products, spread, write, zeros};
 
 /// As the plain kernel of this name; widths count pieces of 16 bytes.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn dquery<E: Float>(
     dy: &[Piece],
     query: &[Piece],
