@@ -9,7 +9,7 @@ use super::span::SpanLaunch;
 use super::tier::{Tier, Tile, subgroup};
 use super::{cooperative, plain, prepare};
 use crate::convert::element;
-use crate::gpu::{arg, contiguous, empty, grid};
+use crate::gpu::{arg, contiguous, empty, grid, launch};
 use crate::profile::stage;
 
 /// The operands of a pass, contiguous, and their sizes.
@@ -121,7 +121,7 @@ pub(super) fn forward(operands: &Operands) -> (CubeTensor, CubeTensor) {
     // these shapes have; a workgroup past the last tile returns at once.
     stage(&o.query, "attention", o.operations(2), || unsafe {
         match o.rule.tier {
-            Tier::Plain => plain::attend::launch_unchecked(
+            Tier::Plain => launch!(plain::attend(
                 &o.query.client,
                 o.cubes(o.heads, o.time, plain::EDGE),
                 CubeDim::new_1d(plain::UNITS as u32),
@@ -138,12 +138,12 @@ pub(super) fn forward(operands: &Operands) -> (CubeTensor, CubeTensor) {
                 columns(o.value_width),
                 o.rule.documents,
                 element(&o.query),
-            ),
+            )),
             Tier::Cooperative(tiles) => {
                 let tile = tiles.forward;
                 let subgroup = subgroup(&o.query);
                 let frame = tile.frame(subgroup, o.widths(), o.rule.documents);
-                cooperative::attend::launch_unchecked(
+                launch!(cooperative::attend(
                     &o.query.client,
                     o.cubes(o.heads, o.time, frame.rows()),
                     dim(tile, subgroup),
@@ -159,7 +159,7 @@ pub(super) fn forward(operands: &Operands) -> (CubeTensor, CubeTensor) {
                     o.rule.scale,
                     frame,
                     element(&o.query),
-                )
+                ))
             }
         }
     });
@@ -198,7 +198,7 @@ fn prepared(dy: CubeTensor, y: CubeTensor, o: &Operands) -> (CubeTensor, CubeTen
     // SAFETY: the kernel reads and writes rows below `rows`; `converted` holds as many where it is
     // written.
     stage(&o.query, "attention: Σ dy · y", 0.0, || unsafe {
-        prepare::prepare::launch_unchecked(
+        launch!(prepare::prepare(
             &o.query.client,
             grid(rows.div_ceil(prepare::ROWS)),
             CubeDim::new_1d(prepare::UNITS as u32),
@@ -212,7 +212,7 @@ fn prepared(dy: CubeTensor, y: CubeTensor, o: &Operands) -> (CubeTensor, CubeTen
             o.value_width / 4,
             convert,
             element(&o.query),
-        );
+        ));
     });
     (if convert { converted } else { dy }, inner)
 }
@@ -231,7 +231,7 @@ fn query_gradient(
         o.operations(3),
         || unsafe {
             match o.rule.tier {
-                Tier::Plain => plain::dquery::launch_unchecked(
+                Tier::Plain => launch!(plain::dquery(
                     &o.query.client,
                     o.cubes(o.heads, o.time, plain::EDGE),
                     CubeDim::new_1d(plain::UNITS as u32),
@@ -250,12 +250,12 @@ fn query_gradient(
                     columns(o.width),
                     o.rule.documents,
                     element(&o.query),
-                ),
+                )),
                 Tier::Cooperative(tiles) => {
                     let tile = tiles.query;
                     let subgroup = subgroup(&o.query);
                     let frame = tile.frame(subgroup, o.widths(), o.rule.documents);
-                    cooperative::dquery::launch_unchecked(
+                    launch!(cooperative::dquery(
                         &o.query.client,
                         o.cubes(o.heads, o.time, frame.rows()),
                         dim(tile, subgroup),
@@ -273,7 +273,7 @@ fn query_gradient(
                         o.rule.scale,
                         frame,
                         element(&o.query),
-                    )
+                    ))
                 }
             }
         },
@@ -309,7 +309,7 @@ fn key_gradients(
         // SAFETY: as in `forward`.
         stage(&o.query, name, o.operations(products), || unsafe {
             match o.rule.tier {
-                Tier::Plain => plain::dkey_dvalue::launch_unchecked(
+                Tier::Plain => launch!(plain::dkey_dvalue(
                     &o.query.client,
                     o.cubes(o.groups, o.length, plain::EDGE),
                     CubeDim::new_1d(plain::UNITS as u32),
@@ -330,12 +330,12 @@ fn key_gradients(
                     if of_value { columns(o.value_width) } else { 0 },
                     o.rule.documents,
                     element(&o.query),
-                ),
+                )),
                 Tier::Cooperative(tiles) => {
                     let tile = tiles.keys;
                     let subgroup = subgroup(&o.query);
                     let frame = tile.frame(subgroup, o.widths(), o.rule.documents);
-                    cooperative::dkey_dvalue::launch_unchecked(
+                    launch!(cooperative::dkey_dvalue(
                         &o.query.client,
                         o.cubes(o.groups, o.length, frame.rows()),
                         dim(tile, subgroup),
@@ -356,7 +356,7 @@ fn key_gradients(
                         of_value,
                         frame,
                         element(&o.query),
-                    )
+                    ))
                 }
             }
         });

@@ -14,7 +14,7 @@ pub(super) const ROWS: usize = UNITS / LANES;
 
 /// `dy` and `y` `[batch, time, heads, width]`, `inner` `[batch, heads, time]`; `width` counts
 /// vectors. `converted` is written with `convert` alone.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn prepare<E: Float>(
     dy: &[Vector<f32, Four>],
     y: &[Vector<f32, Four>],

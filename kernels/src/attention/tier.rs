@@ -43,14 +43,29 @@ pub struct Tile {
     pub columns: usize,
 }
 
-impl Tile {
-    /// Eight subgroups: 128 rows share what is read of the other side. Of 32 columns, since with
-    /// 64 two tiles and the scratch would not fit into 48 KiB of workgroup memory.
-    const DEFAULT: Self = Self {
-        subgroups: 8,
-        columns: 32,
+impl Tiles {
+    /// The rule's, largest first: a smaller one is taken where memory or units do not suffice.
+    ///
+    /// Of 128 rows, which share what is read of the other side; of 32 columns, since with 64 two
+    /// tiles and the scratch would not fit into 48 KiB of workgroup memory.
+    const RULE: Self = Self {
+        forward: Tile {
+            subgroups: 8,
+            columns: 32,
+        },
+        query: Tile {
+            subgroups: 8,
+            columns: 32,
+        },
+        keys: Tile {
+            subgroups: 8,
+            columns: 32,
+        },
+        joint: true,
     };
+}
 
+impl Tile {
     /// The kernel's sizes for these widths.
     pub(super) fn frame(
         self,
@@ -147,15 +162,17 @@ pub(super) fn cooperative_on(
         return Err("rows are not whole pieces of 16 bytes");
     }
     let subgroup = hardware.plane_size_max as usize;
-    let tile = Tile::DEFAULT
-        .fitted(like, subgroup, widths)
-        .ok_or("the device has too little workgroup memory for rows so wide")?;
+    let fitted = |tile: Tile| {
+        tile.fitted(like, subgroup, widths)
+            .ok_or("the device has too little workgroup memory for rows so wide")
+    };
+    let rule = Tiles::RULE;
     Ok(Tiles {
-        forward: tile,
-        query: tile,
-        keys: tile,
+        forward: fitted(rule.forward)?,
+        query: fitted(rule.query)?,
+        keys: fitted(rule.keys)?,
         // Past that a unit's registers do not hold the sums of both.
-        joint: widths[0] + widths[1] <= 256,
+        joint: rule.joint && widths[0] + widths[1] <= 256,
     })
 }
 

@@ -3,7 +3,7 @@
 use bellows_kernels::attention::reference::BLOCK;
 use bellows_kernels::attention::{HIDDEN, Settings, Tier, Tile, Tiles, Visible, attention};
 use bellows_kernels::calls::{self, Path};
-use bellows_kernels::{Compute, Kernels};
+use bellows_kernels::{Compute, Kernels, memcheck};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -57,7 +57,7 @@ impl Case {
             window: self.window,
             starts: self.starts.as_ref().map(|rows| {
                 let data = TensorData::new(rows.concat(), [rows.len(), self.time]);
-                Tensor::<2, Int>::from_data(data, device)
+                memcheck::place_integers(Tensor::<2, Int>::from_data(data, device))
             }),
         }
     }
@@ -493,6 +493,35 @@ fn two_runs_give_the_same_bits() {
             all.map(f32::to_bits).collect::<Vec<_>>()
         };
         assert!(outcome() == outcome(), "{way:?}");
+    }
+}
+
+#[test]
+fn bounds_checks_change_no_bit() {
+    let Some(device) = test_device() else { return };
+    let case = Case {
+        heads: 4,
+        groups: 2,
+        value_width: 16,
+        starts: Some(vec![starts(&[20, 31], 10)]),
+        length: 51,
+        ..Case::square(41, 24)
+    };
+    let mut ways = vec![Way::new(Compute::F32, None)];
+    ways.extend(cooperative_ways(&device, 24, 16));
+    for way in ways {
+        let outcome = || {
+            let outcome = run(&case.leaves(), &device, |leaves| {
+                case.ours(leaves, way.settings)
+            });
+            let all = outcome.gradients.concat().into_iter().chain(outcome.result);
+            all.map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let unchecked = outcome();
+        assert!(
+            unchecked == memcheck::with_bounds_checks(outcome),
+            "{way:?}"
+        );
     }
 }
 

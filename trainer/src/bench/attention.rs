@@ -1,17 +1,14 @@
 //! Times attention alone, forward and backward.
 
-use std::time::Instant;
-
 use bellows_engine::kernels::attention::{
     Settings, Tier, Tile, Tiles, Visible, backward, forward, reference,
 };
-use bellows_engine::kernels::peak::peak_during;
-use bellows_engine::kernels::profile::{Stage, stages_of};
+use bellows_engine::kernels::profile::Stage;
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::Serialize;
 
-use super::{Measurement, timed};
+use super::{Measurement, Passes, figures, stages};
 
 /// Heads over a causal sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,13 +69,6 @@ impl AttentionShape {
     pub fn operations(&self) -> f64 {
         2.0 * self.pairs() * (4 * self.width + 3 * self.value_width) as f64
     }
-
-    fn visible(&self) -> Visible {
-        Visible {
-            window: self.window,
-            starts: None,
-        }
-    }
 }
 
 /// The tiles that a sweep tries: for each of the three kernels all sizes that may fit.
@@ -100,15 +90,18 @@ pub fn tiles_to_try(found: Tiles) -> Vec<Tiles> {
     all
 }
 
-/// Queries, keys, values and a gradient of the result on a device.
-struct Operands {
+/// Attention on a device: queries, keys and values in the compute type, a gradient of the result.
+struct Heads {
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
     dy: Tensor<4>,
+    visible: Visible,
+    scale: f64,
+    settings: Settings,
 }
 
-impl Operands {
+impl Heads {
     fn new(shape: &AttentionShape, settings: Settings, device: &Device) -> Self {
         let noise = Distribution::Normal(0.0, 1.0);
         let compute = match settings.kernels {
@@ -132,26 +125,26 @@ impl Operands {
             key: random(groups, width),
             value: random(groups, value_width),
             dy: Tensor::random(laid, noise, device).swap_dims(1, 2),
+            visible: Visible {
+                window: shape.window,
+                starts: None,
+            },
+            scale: (width as f64).powf(-0.5),
+            settings,
         }
     }
 
-    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
-    fn pass(
-        &self,
-        shape: &AttentionShape,
-        settings: Settings,
-        with_backward: bool,
-    ) -> Vec<Tensor<4>> {
-        let (query, key, value) = (self.query.clone(), self.key.clone(), self.value.clone());
-        let visible = shape.visible();
-        let scale = (shape.width as f64).powf(-0.5);
+    /// Result and gradients, as far as asked.
+    fn results(&self, with_backward: bool) -> Vec<Tensor<4>> {
+        let [query, key, value] = [&self.query, &self.key, &self.value].map(Tensor::clone);
+        let (visible, scale) = (&self.visible, self.scale);
         let pass = forward(
             query.clone(),
             key.clone(),
             value.clone(),
-            &visible,
+            visible,
             scale,
-            settings,
+            self.settings,
         );
         if let Some(pass) = pass {
             let y = pass.y.clone();
@@ -162,7 +155,7 @@ impl Operands {
             return vec![y, dquery, dkey, dvalue];
         }
         let (y, log_sums) =
-            reference::forward(query.clone(), key.clone(), value.clone(), &visible, scale);
+            reference::forward(query.clone(), key.clone(), value.clone(), visible, scale);
         if !with_backward {
             return vec![y];
         }
@@ -173,8 +166,26 @@ impl Operands {
             y: y.clone(),
             log_sums,
         };
-        let (dquery, dkey, dvalue) = reference::backward(self.dy.clone(), kept, &visible, scale);
+        let (dquery, dkey, dvalue) = reference::backward(self.dy.clone(), kept, visible, scale);
         vec![y, dquery, dkey, dvalue]
+    }
+}
+
+impl Passes for Heads {
+    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
+        let results = self.results(with_backward).into_iter();
+        // The result lies as the projection behind it reads it: flattened like that, it is no copy.
+        results
+            .enumerate()
+            .map(|(at, tensor)| {
+                if at == 0 {
+                    tensor.swap_dims(1, 2)
+                } else {
+                    tensor
+                }
+            })
+            .map(|tensor| tensor.flatten(0, 3))
+            .collect()
     }
 }
 
@@ -187,13 +198,7 @@ pub fn profile(
     settings: Settings,
     device: &Device,
 ) -> Result<Vec<Stage>, String> {
-    let operands = Operands::new(shape, settings, device);
-    let warm = Instant::now();
-    while warm.elapsed().as_secs_f64() < 0.3 {
-        drop(operands.pass(shape, settings, true));
-        device.sync().map_err(|error| error.to_string())?;
-    }
-    Ok(stages_of(|| operands.pass(shape, settings, true)).1)
+    stages(&Heads::new(shape, settings, device), device)
 }
 
 /// Times attention on a device without autodiff: `repeats` passes a figure, after a warm-up.
@@ -207,32 +212,9 @@ pub fn measure(
     device: &Device,
     repeats: usize,
 ) -> Result<Measurement, String> {
-    let sync = || device.sync().map_err(|error| error.to_string());
-    let operands = Operands::new(shape, settings, device);
-    sync()?;
-    let start = Instant::now();
-    drop(operands.pass(shape, settings, true));
-    sync()?;
-    let first_seconds = start.elapsed().as_secs_f64();
-    let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
-    let (held, peak) = peak_during(|| operands.pass(shape, settings, true));
-    sync()?;
-    drop(held);
-    let extra_bytes = in_use
-        .filter(|_| settings.kernels == Kernels::Fused)
-        .map(|before| peak.saturating_sub(before));
-    let time = timed(device, repeats, |with_backward| {
-        operands.pass(shape, settings, with_backward)
-    })?;
-    Ok(Measurement {
-        first_seconds,
-        forward_seconds: time.forward,
-        seconds: time.both,
-        tera_operations: shape.operations() / time.both / 1e12,
-        host_seconds: time.host,
-        launches: time.launches,
-        extra_bytes,
-    })
+    let heads = Heads::new(shape, settings, device);
+    let operations = shape.operations();
+    figures(&heads, settings.kernels, operations, device, repeats)
 }
 
 /// The tiles that the device's cooperative kernels use for a shape.

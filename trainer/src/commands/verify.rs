@@ -56,7 +56,9 @@ pub fn run(args: VerifyArgs, ui: &Ui) -> Result<(), Error> {
                 families.join(", "),
                 device.name()
             ))
-            .help("kernels need a GPU, and model.kernels = \"fused\" in the folder's model"));
+            .help(
+                "kernels need a GPU: name it with --device; what it cannot run is listed above",
+            ));
         }
     }
     ui.status("Verified", format!("{} folders", reports.len()));

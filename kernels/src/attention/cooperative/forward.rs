@@ -15,7 +15,7 @@ use super::{products, rescale, spread, write, zeros};
 const HEADROOM: f32 = 5.0;
 
 /// As the plain kernel of this name; widths count pieces of 16 bytes.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn attend<E: Float>(
     query: &[Piece],
     key: &[Piece],

@@ -122,7 +122,7 @@ fn keep_column(
 }
 
 /// As the plain kernel of this name; widths count pieces of 16 bytes.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn dkey_dvalue<E: Float>(
     dy: &[Piece],
     query: &[Piece],
@@ -327,7 +327,7 @@ pub fn dkey_dvalue<E: Float>(
                         let place = own + comptime!(frame.columns + i * 4 + lane);
                         product.insert(lane, columns[place]);
                     }
-                    parts[i] = parts[i] * (slopes[i] - product);
+                    parts[i] *= slopes[i] - product;
                 }
                 pack::<E>(&mut memory, &parts, frame);
                 accumulate::<E>(&memory, 0usize, &key_sums, comptime!(frame.width), frame);

@@ -8,7 +8,7 @@ use super::{Frame, Piece, ROWS, accumulate, fetch, keep, operands, own_column, o
 use super::{products, spread, write, zeros};
 
 /// As the plain kernel of this name; widths count pieces of 16 bytes.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn dquery<E: Float>(
     dy: &[Piece],
     query: &[Piece],
@@ -171,7 +171,7 @@ pub fn dquery<E: Float>(
             let slopes = spread(&mut memory, &slopes, frame);
             #[unroll]
             for i in 0..comptime!(frame.share() / 4) {
-                parts[i] = parts[i] * (slopes[i] - Vector::new(product));
+                parts[i] *= slopes[i] - Vector::new(product);
             }
             pack::<E>(&mut memory, &parts, frame);
             accumulate::<E>(&memory, 0usize, &sums, comptime!(frame.width), frame);

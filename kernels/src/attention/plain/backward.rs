@@ -12,7 +12,7 @@ use super::{seen_by_rows, write, zeros};
 ///
 /// `dy` `[batch, time, heads, value width]`; `log_sums` and `inner`, which is Σ dy · y of each
 /// row, `[batch, heads, time]`.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn dquery<E: Float>(
     dy: &[Vector<E, Four>],
     query: &[Vector<E, Four>],
@@ -112,7 +112,7 @@ pub fn dquery<E: Float>(
 
 /// Gradients of keys and values `[batch, groups, length, …]`: of both, or of one of them where
 /// both at once would take too many registers. The query heads of a group are added in order.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn dkey_dvalue<E: Float>(
     dy: &[Vector<E, Four>],
     query: &[Vector<E, Four>],

@@ -12,7 +12,7 @@ use super::{products, seen_by_rows, write, zeros};
 ///
 /// `width` and `value_width` count vectors; `columns` is the value width in steps of 32, rounded
 /// up.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn attend<E: Float>(
     query: &[Vector<E, Four>],
     key: &[Vector<E, Four>],
