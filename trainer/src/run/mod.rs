@@ -6,6 +6,7 @@
 mod batches;
 mod checkpoint;
 mod recorder;
+mod reference;
 mod sample;
 mod session;
 mod stop;
@@ -14,6 +15,7 @@ mod training;
 pub use batches::micro_batch;
 pub use checkpoint::{Checkpoints, State};
 pub use recorder::Recorder;
+pub use reference::{Reference, ReferenceId};
 pub use sample::continue_text;
 pub use session::{Session, data_progress, loader_config};
 pub use stop::Stop;

@@ -11,6 +11,7 @@ use bellows_record::{ModelSummary, RunInfo};
 use burn::tensor::Device;
 
 use super::checkpoint::load_optimizer;
+use super::reference::{Origin, Reference};
 use super::{State, Stop};
 use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
@@ -38,6 +39,8 @@ pub struct Session {
     pub model: Decoder,
     /// Its optimizer.
     pub optimizer: AdamW,
+    /// What the objective compares the model with, where it does.
+    pub reference: Option<Reference>,
     /// Where a resumed run goes on.
     pub state: Option<State>,
 }
@@ -56,9 +59,32 @@ impl Session {
         let loader = dataset.loader(&loader_config(&config))?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let mut init = Init::random(&device, config.run.seed, config.model.initializer_range)
-            .with_numerics(numerics(&precision, &config.train));
-        let model = Decoder::new(&mut init, &config.model);
+        let model = match &config.train.init_from {
+            Some(folder) => starting_model(
+                &config,
+                folder,
+                &device,
+                numerics(&precision, &config.train),
+                ui,
+            )?,
+            None => {
+                let range = config.model.initializer_range;
+                let mut init = Init::random(&device, config.run.seed, range)
+                    .with_numerics(numerics(&precision, &config.train));
+                Decoder::new(&mut init, &config.model)
+            }
+        };
+        let reference = Reference::new(
+            &Origin {
+                config: &config,
+                dataset: &dataset,
+                device: &device,
+                numerics: described(&opened, &precision),
+            },
+            &model,
+            stop,
+            ui,
+        )?;
         let optimizer = AdamW::new(&config.optimizer);
         Ok(Self {
             config,
@@ -70,6 +96,7 @@ impl Session {
             validation,
             model,
             optimizer,
+            reference,
             state: None,
         })
     }
@@ -103,6 +130,18 @@ impl Session {
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
         let model = folder.load_with(&device, numerics(&precision, &config.train))?;
+        let reference = Reference::reopen(
+            &Origin {
+                config: &config,
+                dataset: &dataset,
+                device: &device,
+                numerics: described(&opened, &precision),
+            },
+            state.reference.as_ref(),
+            |start| start.load_with(&device, numerics(&precision, &config.train)),
+            stop,
+            ui,
+        )?;
         let optimizer = AdamW::new(&config.optimizer);
         let (optimizer, state) = load_optimizer(checkpoint, optimizer, &model, &device)?;
         Ok(Self {
@@ -115,6 +154,7 @@ impl Session {
             validation,
             model,
             optimizer,
+            reference,
             state: Some(state),
         })
     }
@@ -148,6 +188,36 @@ impl Session {
             total_steps: self.config.train.steps,
         }
     }
+}
+
+/// The model in `folder`, whose architecture the configuration has taken over.
+fn starting_model(
+    config: &RunConfig,
+    folder: &Path,
+    device: &Device,
+    numerics: Numerics,
+    ui: &Ui,
+) -> Result<Decoder, Error> {
+    let mut start = ModelFolder::open(folder)?;
+    start.config.kernels = config.model.kernels;
+    if start.config != config.model {
+        return Err(Error::input(format!(
+            "{} holds another model than [model] describes",
+            folder.display()
+        ))
+        .help("leave [model] out to take the model of train.init_from as it is"));
+    }
+    let model = {
+        let _spinner = ui.spinner("reading the weights");
+        start.load_with(device, numerics)?
+    };
+    ui.status("Start", format!("weights of {}", folder.display()));
+    Ok(model)
+}
+
+/// What decides the numbers of a pass beside weights and tokens.
+fn described(opened: &OpenDevice, precision: &Resolved) -> String {
+    format!("{} {}", opened.name(), precision.name())
 }
 
 /// How the model of a run computes.
