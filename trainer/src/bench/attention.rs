@@ -5,7 +5,7 @@ use std::time::Instant;
 use bellows_engine::kernels::attention::{
     Settings, Tier, Tile, Tiles, Visible, backward, forward, reference,
 };
-use bellows_engine::kernels::peak::peak_during;
+use bellows_engine::kernels::memory::peak_during;
 use bellows_engine::kernels::profile::{Stage, stages_of};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -215,12 +215,12 @@ pub fn measure(
     sync()?;
     let first_seconds = start.elapsed().as_secs_f64();
     let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
-    let (held, peak) = peak_during(|| operands.pass(shape, settings, true));
+    let (held, peak) = peak_during(device, || operands.pass(shape, settings, true));
     sync()?;
     drop(held);
     let extra_bytes = in_use
         .filter(|_| settings.kernels == Kernels::Fused)
-        .map(|before| peak.saturating_sub(before));
+        .map(|before| peak.in_use.saturating_sub(before));
     let time = timed(device, repeats, |with_backward| {
         operands.pass(shape, settings, with_backward)
     })?;
