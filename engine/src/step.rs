@@ -2,6 +2,7 @@
 
 use bellows_kernels::cross_entropy::linear_cross_entropy;
 use bellows_kernels::host;
+use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -90,6 +91,7 @@ pub fn cross_entropy(
     labels: &[i32],
     divisor: usize,
 ) -> BatchLoss {
+    let _part = enter_part("head");
     let device = hidden.device().without_autodiff();
     let weight = 1.0 / divisor.max(1) as f32;
     let present = |label: &i32| *label != IGNORE;
@@ -196,6 +198,7 @@ pub fn run_with(
             stream::run(&step, settings, &mut tally, observer, &mut gradients);
             continue;
         }
+        let forward = enter_stage(Stage::Forward);
         let input = Input::new(model.config(), &batch.sequences, 0, device);
         let Forward { hidden, routings } = model.forward(&input, None);
         tally.add(model, &routings, observer);
@@ -213,6 +216,8 @@ pub fn run_with(
         if loss_scale != 1.0 {
             total = total.mul_scalar(loss_scale);
         }
+        drop(forward);
+        let _backward = enter_stage(Stage::Backward);
         gradients.accumulate(model, total.backward());
     }
     let Totals {
@@ -267,6 +272,7 @@ fn count_choices(
     backpropagation: Backpropagation,
     device: &Device,
 ) -> Counts {
+    let _forward = enter_stage(Stage::Forward);
     let model = model.valid();
     let mut counts = Counts::default();
     for batch in batches {

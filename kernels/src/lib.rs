@@ -18,7 +18,7 @@
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
-//! | [`peak`] | the most memory in use |
+//! | [`memory`] | whose memory is in use, and how much at most |
 //! | [`profile`] | where a pass spends its time |
 //! | [`vjp`] | how a family attaches its backward |
 //! | [`host`] | the one place that reads a device's memory, and counts it |
@@ -34,8 +34,8 @@ mod gpu;
 pub mod host;
 pub mod linear;
 mod matmul;
+pub mod memory;
 pub mod norm;
-pub mod peak;
 pub mod profile;
 pub mod rope;
 pub mod routing;

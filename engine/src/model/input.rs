@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bellows_kernels::attention::HIDDEN;
+use bellows_kernels::memory::{enter_part, note};
 use bellows_kernels::rope::Rotation;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -153,14 +154,19 @@ impl Input {
         };
         let slides =
             (0..config.num_hidden_layers).any(|layer| config.layer_window(layer).is_some());
-        Self {
+        let input = Self {
             batch,
             time,
             ids,
             rotation,
             full_mask: seen.mask(None, device),
             sliding_mask: slides.then(|| seen.mask(config.sliding_window, device)),
-        }
+        };
+        let _part = enter_part("input");
+        note(&input.rotation.cos);
+        note(&input.rotation.sin);
+        note(&input.full_mask);
+        input
     }
 }
 

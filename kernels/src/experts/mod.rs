@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 
+use crate::memory::own_gradient;
 use crate::routing::Plan;
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
@@ -134,6 +135,8 @@ pub fn experts_into(
         return custom_vjp(tracked, pass.y, move |dy, _| {
             let before = sums.take();
             let gradients = backward(dy, &inputs, &plan, kept, before, settings);
+            own_gradient(&gradients.gate_up);
+            own_gradient(&gradients.down);
             *sums.lock() = Some(WeightSums {
                 gate_up: gradients.gate_up,
                 down: gradients.down,
@@ -161,6 +164,8 @@ pub fn experts_into(
 }
 
 fn pick(gradients: Gradients, needs: [bool; 4]) -> [Option<crate::vjp::AnyTensor>; 4] {
+    own_gradient(&gradients.gate_up);
+    own_gradient(&gradients.down);
     [
         needs[0].then(|| gradients.x.into()),
         needs[1].then(|| gradients.weights.into()),

@@ -5,8 +5,9 @@ mod steer;
 mod values;
 
 pub use args::{
+    memory_limit,
     BenchArgs, Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs,
-    ExportArgs, GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
+    ExportArgs, GenerateArgs, ImportArgs, PlanArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
 };
 pub use steer::{CtlArgs, CtlCommand, ExportMetricsArgs, StatusArgs, TuiArgs};
 pub use values::{ByteSize, CheckpointChoice};
@@ -33,6 +34,7 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command, ui: &Ui) -> Result<(), Error> {
     match command {
         Command::Train(args) => commands::train::run(args, ui),
+        Command::Plan(args) => commands::plan::run(args, ui),
         Command::Resume(args) => commands::resume::run(args, ui),
         Command::Generate(args) => commands::generate::run(args, ui),
         Command::Eval(args) => commands::eval::run(args, ui),
