@@ -91,7 +91,6 @@ pub fn cross_entropy(
     labels: &[i32],
     divisor: usize,
 ) -> BatchLoss {
-    let _part = enter_part("head");
     let device = hidden.device().without_autodiff();
     let weight = 1.0 / divisor.max(1) as f32;
     let present = |label: &i32| *label != IGNORE;
@@ -206,7 +205,9 @@ pub fn run_with(
         // A micro-batch is its share of the step: sums over its tokens, divided by the step's
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
+        let part = enter_part("head");
         let ce = cross_entropy(model, hidden, &batch.labels, size.labels).objective;
+        drop(part);
         let mut total = match &terms.objective {
             Some(routers) => ce.clone().add(routers.clone()),
             None => ce.clone(),

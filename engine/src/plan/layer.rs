@@ -23,6 +23,8 @@ pub struct Kept {
     first: Vec<Span>,
     query: Vec<Span>,
     keys: Vec<Span>,
+    /// Whether its keys are its own.
+    here: bool,
     attention: attention::Kept,
     merged: Vec<Span>,
     second: Vec<Span>,
@@ -39,7 +41,14 @@ impl Kept {
     /// Gives back what is left of a pass without a graph.
     pub fn give_back(self, sim: &mut Sim<'_>) {
         let scores = [self.attention.scores];
-        let lists = [self.first, self.query, self.keys, self.merged, self.second];
+        let lists = [
+            self.first,
+            self.query,
+            self.keys,
+            self.attention.operands,
+            self.merged,
+            self.second,
+        ];
         let feed_forward = match self.feed_forward {
             FeedForward::Dense(spans) => spans,
             FeedForward::Mixture(_) => Vec::new(),
@@ -318,13 +327,14 @@ pub fn forward(
     let heads = model.num_attention_heads * model.value_head_dim();
     let mut first = Vec::new();
     let (residual, normed) = normalise(sim, tokens, flow, &mut first);
-    let mut key_spans = Vec::new();
+    let (mut own_keys, mut key_spans) = (Vec::new(), Vec::new());
+    let here = matches!(keys, KeysFrom::Here);
     match keys {
         KeysFrom::Made => {}
         KeysFrom::Here => {
             let keys = keys_of(sim, chunk);
-            key_spans = keys.both;
-            key_spans.extend(keys.kept);
+            own_keys = keys.both;
+            key_spans = keys.kept;
         }
         KeysFrom::Growing(past) => {
             let keys = keys_of(sim, chunk);
@@ -351,24 +361,23 @@ pub fn forward(
     let mut query_spans = Vec::new();
     let query = queries(sim, chunk, &mut query_spans);
     sim.keep(&mut first, normed);
-    let (result, mut attention) = attention::forward(sim, chunk);
+    let (result, mut attention) = attention::forward(sim, chunk, query, own_keys);
     let kind = sim.kept_kind();
     let mut merged_spans = Vec::new();
-    // Heads side by side: a copy of the result.
-    let merged = sim.tape.take(kind, rows(tokens, heads));
-    if sim.graph {
-        query_spans.push(query);
-        match sim.target.flash {
-            true => attention.result = Some(result),
-            false => sim.tape.give(result),
+    let merged = match (sim.target.flash, result) {
+        // The result lies as the projection reads it.
+        (true, result) => result,
+        // Heads side by side: a copy of the result.
+        (false, result) => {
+            let merged = sim.tape.take(kind, rows(tokens, heads));
+            sim.tape.give_all(result);
+            Some(merged)
         }
-    } else {
-        sim.tape.give(query);
-        sim.tape.give(result);
-        sim.tape.give_all(std::mem::take(&mut key_spans));
-    }
+    };
     let attended = linear::forward(sim, tokens, heads, hidden, Kind::Workspace);
-    sim.keep(&mut merged_spans, merged);
+    for merged in merged {
+        sim.keep(&mut merged_spans, merged);
+    }
     let mut second = Vec::new();
     let flow = Flow {
         residual,
@@ -412,6 +421,7 @@ pub fn forward(
         first,
         query: query_spans,
         keys: key_spans,
+        here,
         attention,
         merged: merged_spans,
         second,
@@ -476,10 +486,10 @@ pub fn backward(
     dmerged = sim.tape.become_kind(dmerged, Kind::Workspace);
     let (dquery, dkey, dvalue) = attention::backward(sim, chunk, dmerged, kept.attention);
     let dnormed = queries_backward(sim, chunk, dquery, kept.query);
-    let elsewhere = if kept.keys.is_empty() {
+    let elsewhere = if !kept.here {
         Some([dkey, dvalue])
     } else {
-        let more = keys_of_backward(sim, chunk, [dkey, dvalue], kept.keys, Vec::new());
+        let more = keys_of_backward(sim, chunk, [dkey, dvalue], Vec::new(), kept.keys);
         sim.tape.give(more);
         None
     };

@@ -8,7 +8,7 @@
 //! needed, and no tensor is made.
 //!
 //! What is counted are bytes in use, as allocators count them. What an allocator reserves beyond
-//! them, for its pages and what lies between buffers, is [`reserve`].
+//! them, for its pages and what lies between buffers, is an allowance ([`Target::reserved`]).
 
 mod choose;
 mod families;
@@ -37,9 +37,18 @@ pub struct Target {
     /// Whether the device has matrix units for the type, so that linear projections are converted
     /// to it.
     pub accelerated: bool,
-    /// Whether attention is flash attention.
+    /// Whether attention is flash attention, which holds no scores.
     pub flash: bool,
+    /// Whether head and cross-entropy have kernels of their own.
+    pub fused_head: bool,
 }
+
+/// Whether the device's kernels of these families are there yet.
+const FLASH_ATTENTION: bool = false;
+const FUSED_HEAD: bool = false;
+
+/// CubeCL's page of small buffers.
+const SMALL_PAGE: u64 = 8 << 20;
 
 impl Target {
     /// A GPU that multiplies in `compute`, with matrix units for f16 and bf16.
@@ -48,7 +57,8 @@ impl Target {
             cube: true,
             compute,
             accelerated: compute != Compute::F32,
-            flash: false,
+            flash: FLASH_ATTENTION,
+            fused_head: FUSED_HEAD,
         }
     }
 
@@ -59,6 +69,7 @@ impl Target {
             compute: Compute::F32,
             accelerated: false,
             flash: false,
+            fused_head: false,
         }
     }
 
@@ -71,6 +82,16 @@ impl Target {
         Self {
             accelerated: linear::accelerated(device, compute),
             ..Self::gpu(compute)
+        }
+    }
+
+    /// What the allocator has reserved when so many bytes are in use at most. CubeCL's pages are as
+    /// large as the largest buffer and never quite full, and small buffers have pages of their
+    /// own; the CPU's blocks are rounded up.
+    pub fn reserved(self, bytes: u64) -> u64 {
+        match self.cube {
+            true => bytes + bytes / 8 + SMALL_PAGE,
+            false => bytes + bytes / 32,
         }
     }
 
@@ -114,6 +135,8 @@ pub struct Prediction {
     pub way: Backpropagation,
     /// The fullest moment of each phase and layer.
     pub moments: Vec<Fullest>,
+    /// What the allocator will have reserved of the device at the peak.
+    reserved: u64,
 }
 
 impl Prediction {
@@ -142,7 +165,7 @@ impl Prediction {
     /// What has to be free on the device for it: the peak, and what the allocator will reserve
     /// beyond.
     pub fn needed(&self) -> u64 {
-        reserve(self.peak().total())
+        self.reserved
     }
 }
 
@@ -153,14 +176,11 @@ pub fn predict(
     target: Target,
     way: Backpropagation,
 ) -> Prediction {
+    let moments = step::run(model, load, target, way);
+    let peak = moments.iter().map(Fullest::total).max().unwrap_or(0);
     Prediction {
         way,
-        moments: step::run(model, load, target, way),
+        moments,
+        reserved: target.reserved(peak),
     }
-}
-
-/// What an allocator has reserved of a device when so many bytes are in use at most: its pages are
-/// never quite full.
-pub fn reserve(bytes: u64) -> u64 {
-    bytes + bytes / 16
 }

@@ -15,6 +15,8 @@ pub struct Chunk {
     pub time: usize,
     /// Keys that the last of them sees, its own among them.
     pub keys: usize,
+    /// Tokens of the whole sequence.
+    pub length: usize,
     /// Whether its routers choose here, over all tokens of the micro-batch: a step that is neither
     /// streamed nor repeated.
     pub whole: bool,
@@ -24,6 +26,11 @@ impl Chunk {
     /// All tokens.
     pub fn tokens(&self) -> usize {
         self.sequences * self.time
+    }
+
+    /// Whether it ends its sequence.
+    pub fn is_last(&self) -> bool {
+        self.keys == self.length
     }
 }
 

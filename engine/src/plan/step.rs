@@ -53,6 +53,7 @@ fn plain(sim: &mut Sim<'_>, load: &Load, first: bool) {
         sequences: load.batch,
         time: load.time,
         keys: load.time,
+        length: load.time,
         whole: true,
     };
     let (tokens, hidden) = (chunk.tokens(), model.hidden_size);
@@ -114,11 +115,18 @@ fn chunks(load: &Load, settings: &Settings) -> Vec<Vec<Chunk>> {
             sequences: part.rows.len(),
             time: part.tokens.len(),
             keys: part.tokens.end,
+            length: load.time,
             whole: false,
         });
         chunks.collect()
     };
     parts.groups().map(|(_, group)| of(group)).collect()
+}
+
+/// Whether one of `count` equal parts tells something about the peak that those before it and the
+/// last ones do not: of many the first two and the last three are simulated.
+fn tells(at: usize, count: usize) -> bool {
+    at < 2 || at + 3 >= count
 }
 
 fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
@@ -134,21 +142,11 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
     let inputs = sim.tape.take(Kind::Workspace, inputs);
     let kept = forward(sim, &groups, settings.keep);
 
-    // The head takes all tokens at once.
     sim.tape.enter(Phase::Backward, None);
     let stream = rows(tokens, hidden);
-    let last = kept.last;
-    let parts = sim.tape.take(Kind::Workspace, stream);
-    let states = sim.tape.take(Kind::Workspace, stream);
-    sim.tape.give(parts);
-    let (dhidden, dhead) = head::forward(sim, tokens, states);
-    sim.gradient_made(dhead);
-    // Chunk by chunk what was normalised gives way to its gradient.
     let chunk = groups.iter().flatten().next().map_or(0, Chunk::tokens);
-    sim.tape.over(2 * rows(chunk, hidden));
-    norm::backward(sim, chunk, hidden);
-    let dy = sim.tape.become_kind(last, Kind::Workspace);
-    sim.tape.give(dhidden);
+    head::streamed(sim, tokens, chunk);
+    let dy = sim.tape.become_kind(kept.last, Kind::Workspace);
     sim.collect(first);
 
     let (mut inputs_of, mut plans) = (kept.inputs, kept.plans);
@@ -157,7 +155,10 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
         sim.tape.enter(Phase::Backward, Some(index));
         sim.sum_experts_of(Some(index));
         let mut collected = false;
-        for group in groups.iter().rev() {
+        for (number, group) in groups.iter().enumerate().rev() {
+            if !tells(number, groups.len()) {
+                continue;
+            }
             if let [chunk] = group.as_slice() {
                 repeat(sim, index, chunk, settings.keep, first && !collected);
                 collected = true;
@@ -208,9 +209,17 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
         sim.tape.enter(Phase::Forward, Some(index));
         let mut outputs = Vec::new();
         let mut plan = 0;
-        for group in groups {
+        for (number, group) in groups.iter().enumerate() {
             let mut past = Vec::new();
-            for chunk in group {
+            for (at, chunk) in group.iter().enumerate() {
+                if model.is_moe_layer(index) {
+                    plan += mixture::plan_bytes(sim, chunk.tokens()) * model.inner_iter as u64;
+                }
+                if !tells(number, groups.len()) || !tells(at, group.len()) {
+                    let y = rows(chunk.tokens(), hidden);
+                    outputs.push(sim.tape.take(Kind::Workspace, y));
+                    continue;
+                }
                 let keys = match group.len() {
                     1 => KeysFrom::Here,
                     _ => KeysFrom::Growing(&mut past),
@@ -223,9 +232,6 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
                 sim.tape.give_all(flow.residual);
                 sim.tape.give_all(flow.update);
                 outputs.push(y);
-                if model.is_moe_layer(index) {
-                    plan += mixture::plan_bytes(sim, chunk.tokens()) * model.inner_iter as u64;
-                }
             }
             sim.tape.give_all(past);
         }
@@ -284,9 +290,19 @@ fn group_backward(
     collected: &mut bool,
 ) {
     let hidden = sim.model.hidden_size;
+    let groups = sim.groups();
+    let sizes = [sim.model.query_head_dim(), sim.model.value_head_dim()];
     // Keys and values of all chunks, then put together.
-    let mut parts = Vec::new();
-    for chunk in group {
+    let mut parts: Vec<Vec<Span>> = Vec::new();
+    for (at, chunk) in group.iter().enumerate() {
+        if !tells(at, group.len()) {
+            let both = sizes.map(|width| {
+                let bytes = rows(chunk.tokens(), groups * width);
+                sim.tape.take(Kind::Workspace, bytes)
+            });
+            parts.push(both.into());
+            continue;
+        }
         let x = restored(sim, 2 * chunk.tokens(), keep);
         let x = sim.tape.take(Kind::Workspace, x);
         let keys = layer::keys(sim, chunk);
@@ -295,8 +311,6 @@ fn group_backward(
         sim.tape.give(x);
     }
     let end = group.last().map_or(0, |chunk| chunk.sequences * chunk.keys);
-    let groups = sim.groups();
-    let sizes = [sim.model.query_head_dim(), sim.model.value_head_dim()];
     let [key, value] = sizes.map(|width| rows(end, groups * width));
     let key = sim.tape.take(Kind::Activations, key);
     let (mut key_parts, mut value_parts) = (Vec::new(), Vec::new());
@@ -310,7 +324,10 @@ fn group_backward(
     sim.tape.give_all(value_parts);
 
     let mut arriving: Vec<Span> = Vec::new();
-    for chunk in group.iter().rev() {
+    for (at, chunk) in group.iter().enumerate().rev() {
+        if !tells(at, group.len()) {
+            continue;
+        }
         let size = rows(chunk.tokens(), hidden);
         let x = restored(sim, 2 * chunk.tokens(), keep);
         let x = sim.tape.take(Kind::Workspace, x);

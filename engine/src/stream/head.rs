@@ -1,6 +1,5 @@
 //! Final normalisation, head and loss, forward and backward.
 
-use bellows_kernels::memory::{enter_part, note};
 use bellows_kernels::vjp::seed;
 use burn::tensor::Tensor;
 
@@ -21,11 +20,9 @@ pub fn run(
     last: Vec<Tensor<2>>,
     gradients: &mut Gradients,
 ) -> (Tensor<1>, Vec<Tensor<2>>) {
-    let _part = enter_part("head");
     let model = step.model;
     let normed = last.iter().map(|x| step.plain.norm.forward(x.clone()));
     let normed = Tensor::cat(normed.collect(), 0);
-    note(&normed);
     let hidden = Tensor::from_inner(normed).require_grad();
     let loss = cross_entropy(model, hidden.clone(), &step.batch.labels, step.size.labels);
     let value = loss.objective.clone().without_autodiff();

@@ -32,7 +32,7 @@ pub use kept::Keep;
 pub use memory::{Memory, auto_chunk};
 
 use bellows_kernels::host;
-use bellows_kernels::memory::{Stage, enter_stage};
+use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::tensor::{Device, Tensor};
 
 use crate::model::{Decoder, Input};
@@ -116,7 +116,9 @@ pub(crate) fn run(
     let weighing = chosen.weighing(sequences, counted, step.size, step.objective);
     drop(forward);
     let _backward = enter_stage(Stage::Backward);
+    let part = enter_part("head");
     let (cross_entropy, dlast) = head::run(step, &parts, pass.last, gradients);
+    drop(part);
     let terms = backward::run(
         step,
         &parts,

@@ -15,7 +15,6 @@ pub mod reference;
 
 use burn::tensor::{Int, Tensor};
 
-use crate::memory::own_gradient;
 use crate::vjp::custom_vjp;
 
 /// Tokens whose logits exist at one time: the workspace is `CHUNK · V` values, three times.
@@ -45,22 +44,16 @@ pub fn linear_cross_entropy(
     let pass = reference::run(h, w, labels, weights, CHUNK, tracked);
     let objective = match pass.gradients {
         None => pass.objective,
-        Some((dhidden, dhead)) => {
-            own_gradient(&dhead);
-            custom_vjp(
+        Some((dhidden, dhead)) => custom_vjp(
             [hidden.into(), head.into()],
             pass.objective,
             move |dy, needs| {
                 [
                     needs[0].then(|| dhidden.mul(dy.clone().unsqueeze()).into()),
-                    needs[1].then(|| {
-                        let dhead = dhead.mul(dy.unsqueeze());
-                        own_gradient(&dhead);
-                        dhead.into()
-                    }),
+                    needs[1].then(|| dhead.mul(dy.unsqueeze()).into()),
                 ]
             },
-        )}
+        ),
     };
     CrossEntropy {
         objective,

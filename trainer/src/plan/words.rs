@@ -40,8 +40,7 @@ pub fn verdict(answer: &Answer<'_>) -> String {
                 of_limit(asked.prediction.needed()),
                 match answer.plan.nearest {
                     Some(nearest) => format!("; the nearest that fits is {}", settings(nearest)),
-                    None => "; nothing does, because the weights and what belongs to them are larger"
-                        .into(),
+                    None => "; nothing smaller fits either".into(),
                 }
             )
         }
@@ -88,8 +87,10 @@ pub fn advice(answer: &Answer<'_>) -> Vec<String> {
     let Some(nearest) = answer.plan.nearest else {
         if answer.plan.chosen.is_none() {
             advice.push(
-                "train a smaller model, or on a device with more memory: weights, gradients and moments alone do not fit"
-                    .into(),
+                format!(
+                    "give it more memory or train a smaller model: weights and the optimizer's moments alone take {}",
+                    bytes(least(answer).prediction.resident())
+                ),
             );
         }
         return advice;
