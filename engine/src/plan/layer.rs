@@ -40,7 +40,7 @@ enum FeedForward {
 impl Kept {
     /// Gives back what is left of a pass without a graph.
     pub fn give_back(self, sim: &mut Sim<'_>) {
-        let scores = [self.attention.scores];
+        let scores = [self.attention.log_sums];
         let lists = [
             self.first,
             self.query,
@@ -364,11 +364,11 @@ pub fn forward(
     let (result, mut attention) = attention::forward(sim, chunk, query, own_keys);
     let kind = sim.kept_kind();
     let mut merged_spans = Vec::new();
-    let merged = match (sim.target.flash, result) {
+    let merged = match sim.target.cube {
         // The result lies as the projection reads it.
-        (true, result) => result,
+        true => result,
         // Heads side by side: a copy of the result.
-        (false, result) => {
+        false => {
             let merged = sim.tape.take(kind, rows(tokens, heads));
             sim.tape.give_all(result);
             Some(merged)
@@ -414,8 +414,8 @@ pub fn forward(
         }
     };
     if !sim.graph {
-        sim.tape.give(attention.scores);
-        attention.scores = sim.tape.take(Kind::Workspace, 0);
+        sim.tape.give(attention.log_sums);
+        attention.log_sums = sim.tape.take(Kind::Workspace, 0);
     }
     let kept = Kept {
         first,

@@ -37,14 +37,11 @@ pub struct Target {
     /// Whether the device has matrix units for the type, so that linear projections are converted
     /// to it.
     pub accelerated: bool,
-    /// Whether attention is flash attention, which holds no scores.
-    pub flash: bool,
     /// Whether head and cross-entropy have kernels of their own.
     pub fused_head: bool,
 }
 
-/// Whether the device's kernels of these families are there yet.
-const FLASH_ATTENTION: bool = false;
+/// Whether the kernels of head and cross-entropy are there yet.
 const FUSED_HEAD: bool = false;
 
 /// CubeCL's page of small buffers.
@@ -57,7 +54,6 @@ impl Target {
             cube: true,
             compute,
             accelerated: compute != Compute::F32,
-            flash: FLASH_ATTENTION,
             fused_head: FUSED_HEAD,
         }
     }
@@ -68,7 +64,6 @@ impl Target {
             cube: false,
             compute: Compute::F32,
             accelerated: false,
-            flash: false,
             fused_head: false,
         }
     }

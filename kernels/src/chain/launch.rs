@@ -195,6 +195,7 @@ pub(super) fn router_gradient(dlogits: CubeTensor, x: CubeTensor) -> CubeTensor 
             &dlogits,
             Access::K_ROWS,
             experts,
+            experts,
             &x,
             Access::K_ROWS,
             hidden,

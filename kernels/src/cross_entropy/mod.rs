@@ -15,6 +15,7 @@ pub mod reference;
 
 use burn::tensor::{Int, Tensor};
 
+use crate::calls::{Path, note};
 use crate::vjp::custom_vjp;
 
 /// Tokens whose logits exist at one time: the workspace is `CHUNK · V` values, three times.
@@ -36,6 +37,7 @@ pub fn linear_cross_entropy(
     labels: Tensor<1, Int>,
     weights: Tensor<1>,
 ) -> CrossEntropy {
+    note("cross_entropy", Path::Reference);
     let tracked = hidden.is_tracked() || head.is_tracked();
     let (h, w) = (
         hidden.clone().without_autodiff(),

@@ -60,7 +60,7 @@ impl<'a> Ready<'a> {
         Self {
             operands,
             groups: stage(offsets, "groups", 0.0, || {
-                Groups::new(offsets, slots, top_k, tokens, shared, tier.edge())
+                Groups::new(offsets, slots, top_k, tokens, shared, tier.rows())
             }),
             tier,
             tokens,
@@ -334,23 +334,8 @@ pub(super) fn weight_gradients(
     let fresh =
         |rows: usize, columns: usize| empty(&operands.x, [groups.count, rows, columns], DType::F32);
     let dy = contiguous(dy);
-    let down = down.unwrap_or_else(|| fresh(hidden, inner));
-    stage(&dy, "gradient of down", ready.operations(inner), || {
-        gradient(
-            groups,
-            tier,
-            &dy,
-            Access::K_ROWS.gathered(),
-            hidden,
-            &activation,
-            Access::K_ROWS,
-            inner,
-            &down,
-            accumulate,
-        );
-    });
-    // What comes next may take their memory.
-    drop((activation, dy));
+    // The larger gradient first: then the pre-activation's, which is the larger operand, makes room
+    // for the other.
     let gate_up = gate_up.unwrap_or_else(|| fresh(2 * inner, hidden));
     let x = ready.converted(&operands.x);
     let operations = ready.operations(2 * inner);
@@ -361,10 +346,28 @@ pub(super) fn weight_gradients(
             &pre,
             Access::K_ROWS,
             2 * inner,
+            2 * inner,
             &x,
             Access::K_ROWS.gathered(),
             hidden,
             &gate_up,
+            accumulate,
+        );
+    });
+    drop((pre, x));
+    let down = down.unwrap_or_else(|| fresh(hidden, inner));
+    stage(&dy, "gradient of down", ready.operations(inner), || {
+        gradient(
+            groups,
+            tier,
+            &dy,
+            Access::K_ROWS.gathered(),
+            hidden,
+            hidden,
+            &activation,
+            Access::K_ROWS,
+            inner,
+            &down,
             accumulate,
         );
     });

@@ -19,6 +19,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Cube, Dispatch, DispatchTensorKind, backend_extension};
 use burn::tensor::{Device, Tensor};
 
+use crate::calls::{Path, note};
 use crate::memory::own_gradient;
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
@@ -77,6 +78,13 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, compute: Compute, kernels: Kernel
             DispatchTensorKind::Cube(_) => launch::takes(&x.device(), compute, inputs, outputs),
             _ => false,
         };
+    let path = match (fused, kernels) {
+        (true, _) => Path::Kernels("cooperative matrices"),
+        // The rule above, not a want of kernels.
+        (false, Kernels::Fused) => Path::Burn("matrix multiply"),
+        (false, Kernels::Reference) => Path::Reference,
+    };
+    note("linear", path);
     let (input, matrix) = (
         x.clone().without_autodiff(),
         weight.clone().without_autodiff(),

@@ -1,4 +1,12 @@
-//! Times one mixture or chain of experts, routers included, forward and backward.
+//! Times one mixture or chain of experts, routers included, forward and backward; attention; and
+//! what the device reaches at its best, to compare with.
+
+pub mod attention;
+mod ceiling;
+mod tiles;
+
+pub use ceiling::ceiling;
+pub use tiles::{TileMeasurement, measure_tiles};
 
 use std::time::Instant;
 
@@ -236,26 +244,7 @@ pub fn measure(
             .zip(after)
             .map(|(before, after)| after.saturating_sub(before))
     };
-    let time = |with_backward: bool| -> Result<f64, String> {
-        // Clocks rise with work: warm up by time, not by count.
-        let warm = Instant::now();
-        let mut passes = 0;
-        while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
-            drop(layer.pass(with_backward));
-            sync()?;
-            passes += 1;
-        }
-        let mut seconds = Vec::with_capacity(repeats);
-        for _ in 0..repeats {
-            let start = Instant::now();
-            let held = layer.pass(with_backward);
-            sync()?;
-            seconds.push(start.elapsed().as_secs_f64());
-            drop(held);
-        }
-        seconds.sort_by(f64::total_cmp);
-        Ok(seconds[seconds.len() / 2])
-    };
+    let time = |with_backward| median(device, repeats, || layer.pass(with_backward));
     let forward_seconds = time(false)?;
     let seconds = time(true)?;
     Ok(Measurement {
@@ -265,4 +254,28 @@ pub fn measure(
         tera_operations: 3.0 * shape.forward_operations() / seconds / 1e12,
         extra_bytes,
     })
+}
+
+/// Median seconds of `repeats` runs of `pass`, after a warm-up; what it returns is dropped after
+/// the clock is read.
+fn median<T>(device: &Device, repeats: usize, pass: impl Fn() -> T) -> Result<f64, String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
+    // Clocks rise with work: warm up by time, not by count.
+    let warm = Instant::now();
+    let mut passes = 0;
+    while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
+        drop(pass());
+        sync()?;
+        passes += 1;
+    }
+    let mut seconds = Vec::with_capacity(repeats);
+    for _ in 0..repeats {
+        let start = Instant::now();
+        let held = pass();
+        sync()?;
+        seconds.push(start.elapsed().as_secs_f64());
+        drop(held);
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bellows_record::{RunReader, RunSummary, list_runs};
+use bellows_record::control::ask_status;
+use bellows_record::{Liveness, RunReader, RunSummary, list_runs};
 
 use super::{Notify, Shared};
 use crate::query::progress::seconds_left;
@@ -14,6 +15,9 @@ const SPARK: usize = 64;
 
 /// Time between two looks at the directory.
 const PERIOD: Duration = Duration::from_millis(1000);
+
+/// Time in which a silent run has to say that it lives.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The runs under a directory.
 #[derive(Debug, Default)]
@@ -110,7 +114,14 @@ fn look(root: &Path, known: &mut Known) -> HomeData {
         .map(|(path, error)| (path, error.to_string()))
         .collect();
     known.retain(|path, _| list.runs.iter().any(|run| run.path == *path));
-    for summary in list.runs {
+    for mut summary in list.runs {
+        // One that cannot write, its disk being full, is silent and trains on.
+        if summary.liveness == Liveness::Crashed
+            && let Some((liveness, status)) = ask_status(&summary.path, PATIENCE)
+        {
+            summary.liveness = liveness;
+            summary.step = summary.step.max(status.step);
+        }
         let entry = known.get(&summary.path);
         if entry.is_none_or(|(step, ..)| *step != summary.step) {
             // A run that vanishes in between is simply not there at the next look.
@@ -123,7 +134,7 @@ fn look(root: &Path, known: &mut Known) -> HomeData {
         }
         let (_, losses, left) = known[&summary.path].clone();
         data.runs.push(HomeRow {
-            seconds_left: left.filter(|_| summary.liveness == bellows_record::Liveness::Running),
+            seconds_left: left.filter(|_| summary.liveness == Liveness::Running),
             summary,
             losses,
         });

@@ -1,4 +1,5 @@
-//! Attention of some queries over the keys so far.
+//! Flash attention of some queries over the keys so far: scores are never held, but for a block of
+//! them where plain operations compute.
 
 use bellows_kernels::attention::reference::BLOCK;
 use bellows_kernels::memory::Kind;
@@ -14,8 +15,8 @@ pub struct Kept {
     pub operands: Vec<Span>,
     /// The result where backward reads it: the projection behind reads it as well.
     pub result: Option<Span>,
-    /// Log-sum-exps of flash attention, or the probabilities of the reference.
-    pub scores: Span,
+    /// A log-sum-exp a row and head.
+    pub log_sums: Span,
 }
 
 /// Bytes of keys and values that the kernels copy because they are strided or converted. `own`:
@@ -38,28 +39,14 @@ fn copied(sim: &Sim<'_>, chunk: &Chunk, own: bool) -> (u64, u64) {
     }
 }
 
-/// Probabilities of the keys that each block of queries may see.
-fn probabilities(sim: &Sim<'_>, chunk: &Chunk) -> u64 {
-    let heads = chunk.sequences * sim.model.num_attention_heads;
-    let before = chunk.keys - chunk.time;
-    let seen: usize = (0..chunk.time)
-        .step_by(BLOCK)
-        .map(|start| {
-            let rows = BLOCK.min(chunk.time - start);
-            rows * (before + start + rows)
-        })
-        .sum();
-    F32 * (heads * seen) as u64
-}
-
 /// One block's scores.
 fn block(sim: &Sim<'_>, chunk: &Chunk) -> u64 {
     let heads = chunk.sequences * sim.model.num_attention_heads;
     F32 * (heads * BLOCK.min(chunk.time) * chunk.keys) as u64
 }
 
-/// The result, which is also among what is kept where `Kept::result` is set, and what is kept.
-/// `keys`: key and value where they are of this chunk alone; else somebody else holds them.
+/// The result where it is not among what is kept, and what is kept. `keys`: key and value where
+/// they are of this chunk alone; else somebody else holds them.
 pub fn forward(
     sim: &mut Sim<'_>,
     chunk: &Chunk,
@@ -69,32 +56,30 @@ pub fn forward(
     let heads = sim.model.num_attention_heads;
     let (tokens, kind) = (chunk.tokens(), sim.kept_kind());
     let out = rows(tokens, heads * sim.model.value_head_dim());
-    if sim.target.flash {
-        return flash(sim, chunk, query, keys, out);
+    if sim.target.cube {
+        return by_kernels(sim, chunk, query, keys, out);
     }
-    let scores = match sim.graph {
-        true => probabilities(sim, chunk),
-        false => block(sim, chunk),
-    };
-    let scores = sim.tape.take(kind, scores);
-    // Scores of a block become its probabilities; the parts of the result are then put together.
+    let log_sums = sim.tape.take(kind, rows(tokens, heads));
+    // Scores of a block with their mask; the parts of the result are then put together.
     let block = block(sim, chunk);
     sim.tape.over(2 * block + out);
-    let result = sim.tape.take(Kind::Workspace, out);
+    let result = sim.tape.take(kind, out);
     sim.tape.over(out);
     let mut kept = Kept {
         operands: keys,
         result: None,
-        scores,
+        log_sums,
     };
     kept.operands.push(query);
-    if !sim.graph {
-        sim.tape.give_all(std::mem::take(&mut kept.operands));
+    if sim.graph {
+        kept.result = Some(result);
+        return (None, kept);
     }
+    sim.tape.give_all(std::mem::take(&mut kept.operands));
     (Some(result), kept)
 }
 
-fn flash(
+fn by_kernels(
     sim: &mut Sim<'_>,
     chunk: &Chunk,
     query: Span,
@@ -111,7 +96,7 @@ fn flash(
         false => element * (tokens * heads * sim.model.query_head_dim()) as u64,
     };
     let copies = sim.tape.take(kind, query_copy + key + value);
-    let scores = sim.tape.take(kind, rows(tokens, heads));
+    let log_sums = sim.tape.take(kind, rows(tokens, heads));
     let result = sim.tape.take(kind, out);
     let mut operands = vec![copies];
     // What was copied is let go; the rest is kept as it is.
@@ -125,7 +110,7 @@ fn flash(
     let mut kept = Kept {
         operands,
         result: None,
-        scores,
+        log_sums,
     };
     if sim.graph {
         kept.result = Some(result);
@@ -141,7 +126,7 @@ pub fn backward(sim: &mut Sim<'_>, chunk: &Chunk, dy: Span, kept: Kept) -> (Span
     let (heads, groups) = (model.num_attention_heads, sim.groups());
     let (tokens, keys) = (chunk.tokens(), chunk.sequences * chunk.keys);
     let (width, value_width) = (model.query_head_dim(), model.value_head_dim());
-    let (dq, dk, dv) = if sim.target.flash {
+    let (dq, dk, dv) = if sim.target.cube {
         // The gradient in the compute type, and each row's sum of it times the result.
         let element = sim.target.element();
         let low = match element == F32 {
@@ -165,25 +150,16 @@ pub fn backward(sim: &mut Sim<'_>, chunk: &Chunk, dy: Span, kept: Kept) -> (Span
         (dq, dk, dv)
     };
     sim.tape.give(dy);
-    sim.tape.give(kept.scores);
+    sim.tape.give(kept.log_sums);
     sim.tape.give_all(kept.result);
     sim.tape.give_all(kept.operands);
     (dq, dk, dv)
 }
 
-/// Masks and rotations of `chunk`.
+/// Rotations, ids and, of packed documents, where each begins.
 pub fn input(sim: &Sim<'_>, chunk: &Chunk, documents: bool) -> u64 {
-    let model = sim.model;
-    let angles = rows(
-        if documents { chunk.tokens() } else { chunk.time },
-        model.rotary_dim(),
-    );
-    let ids = rows(chunk.tokens(), 1);
-    if sim.target.flash {
-        return angles + ids + if documents { rows(chunk.sequences, chunk.keys) } else { 0 };
-    }
-    let sequences = if documents { chunk.sequences } else { 1 };
-    let slides = (0..model.num_hidden_layers).any(|layer| model.layer_window(layer).is_some());
-    let masks = if slides { 2 } else { 1 };
-    angles + ids + masks * F32 * (sequences * chunk.time * chunk.keys) as u64
+    let tokens = chunk.tokens();
+    let positions = if documents { tokens } else { chunk.time };
+    let starts = if documents { rows(tokens, 1) } else { 0 };
+    rows(positions, sim.model.rotary_dim()) + rows(tokens, 1) + starts
 }

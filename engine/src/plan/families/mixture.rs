@@ -232,13 +232,15 @@ pub fn backward(
         let sum = |sim: &mut Sim<'_>, before: Option<Span>, count: usize| {
             before.unwrap_or_else(|| sim.tape.take(Kind::Gradients, F32 * count as u64))
         };
-        let down = sum(sim, down, sizes.down());
-        // The activation and the converted gradient are let go before the second sum is made.
-        sim.tape.give(low);
-        sim.tape.give(activation);
+        // The larger one first; then what it was made of makes room for the other.
         let gate_up = sum(sim, gate_up, sizes.gate_up());
         sim.tape
             .over(sizes.converted(tokens * hidden) + sizes.groups());
+        sim.tape.give(at.pre);
+        let down = sum(sim, down, sizes.down());
+        sim.tape.over(sizes.groups());
+        sim.tape.give(low);
+        sim.tape.give(activation);
         sums = Some((down, gate_up));
         if whole {
             sim.tape.over(sizes.router_parts());
@@ -249,7 +251,7 @@ pub fn backward(
             sim.tape.give(through_router);
         }
         sim.tape.give(dlogits);
-        sim.tape.give_all([at.logits, at.plan, at.pre]);
+        sim.tape.give_all([at.logits, at.plan]);
         sim.tape.give_all(gradient.replace(dx));
     }
     sim.put_expert_sums(sums);

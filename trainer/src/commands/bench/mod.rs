@@ -1,11 +1,15 @@
-//! `bellows bench`: what this machine makes of a mixture-of-experts layer.
+//! `bellows bench`: what this machine makes of a mixture-of-experts layer, and of attention.
+
+mod attention;
+mod tiles;
 
 use bellows_engine::kernels::experts::Settings;
 use bellows_engine::kernels::profile::Stage;
 use bellows_engine::kernels::{Compute, Kernels};
+use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::bench::{LayerShape, Measurement, measure, profile};
+use crate::bench::{LayerShape, Measurement, ceiling, measure, profile};
 use crate::cli::BenchArgs;
 use crate::error::Error;
 use crate::ui::{Table, Ui, bytes};
@@ -13,6 +17,8 @@ use crate::ui::{Table, Ui, bytes};
 #[derive(Serialize)]
 struct Report {
     device: String,
+    /// What the device multiplies at its best, by type.
+    ceilings: Vec<Ceiling>,
     results: Vec<Line>,
 }
 
@@ -26,6 +32,24 @@ struct Line {
     measured: Option<Measurement>,
     failed: Option<String>,
     stages: Vec<StageLine>,
+}
+
+/// Operations a second that the device reaches in a type, in 10¹².
+#[derive(Serialize)]
+struct Ceiling {
+    precision: &'static str,
+    tera_operations: f64,
+}
+
+impl Report {
+    /// The part of the device's best that a line reaches.
+    fn share(&self, line: &Line) -> Option<f64> {
+        let ceiling = self
+            .ceilings
+            .iter()
+            .find(|ceiling| ceiling.precision == line.precision)?;
+        Some(line.measured.as_ref()?.tera_operations / ceiling.tera_operations)
+    }
 }
 
 /// A stage of a layer's forward and backward pass.
@@ -56,6 +80,17 @@ fn name(compute: Compute) -> &'static str {
     }
 }
 
+/// The types that layers are timed in.
+const TYPES: [Compute; 3] = [Compute::Bf16, Compute::F16, Compute::F32];
+
+impl BenchArgs {
+    /// Whether a type was asked for, or none was, and the device has it.
+    fn takes(&self, compute: Compute, on_cpu: bool, device: &Device) -> bool {
+        let asked = self.precision.is_empty() || self.precision.iter().any(|p| p == name(compute));
+        asked && (compute == Compute::F32 || (!on_cpu && compute.stored_by(device)))
+    }
+}
+
 /// Times the shapes that were asked for, in every type that the device stores, and prints a table
 /// that can be shared.
 ///
@@ -64,34 +99,53 @@ fn name(compute: Compute) -> &'static str {
 pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
     let known = LayerShape::known();
     let mut shapes = Vec::new();
+    if args.shapes.iter().any(|name| attention::knows(name)) {
+        return attention::run(args, ui);
+    }
     for wanted in &args.shapes {
         match known.iter().find(|shape| shape.name == *wanted) {
             Some(shape) => shapes.push(shape.clone()),
             None => {
                 let names: Vec<_> = known.iter().map(|shape| shape.name.as_str()).collect();
                 return Err(Error::input(format!(
-                    "no layer shape is called {wanted}; choose of {}",
-                    names.join(", ")
+                    "no layer shape is called {wanted}; choose of {}, or of attention, {}",
+                    names.join(", "),
+                    attention::names()
                 )));
             }
         }
     }
     if shapes.is_empty() {
-        shapes = known;
+        let wanted = |shape: &LayerShape| !args.tiles || tiles::LAYERS.contains(&&*shape.name);
+        shapes = known.into_iter().filter(wanted).collect();
     }
     let opened = args.device.open()?;
     let device = opened.device.clone().without_autodiff();
     let on_cpu = opened.adapter.is_none();
+    if args.tiles {
+        return tiles::run(&args, &shapes, opened.name(), &device, ui);
+    }
     let mut report = Report {
         device: opened.name().to_owned(),
+        ceilings: Vec::new(),
         results: Vec::new(),
     };
+    for compute in TYPES {
+        if !args.takes(compute, on_cpu, &device) {
+            continue;
+        }
+        let spinner = ui.spinner(format!("the device's best in {}", name(compute)));
+        if let Some(rate) = ceiling(&device, compute) {
+            report.ceilings.push(Ceiling {
+                precision: name(compute),
+                tera_operations: rate / 1e12,
+            });
+        }
+        drop(spinner);
+    }
     for shape in shapes {
-        for compute in [Compute::Bf16, Compute::F16, Compute::F32] {
-            let asked =
-                args.precision.is_empty() || args.precision.iter().any(|p| p == name(compute));
-            let possible = compute == Compute::F32 || (!on_cpu && compute.stored_by(&device));
-            if !asked || !possible {
+        for compute in TYPES {
+            if !args.takes(compute, on_cpu, &device) {
                 continue;
             }
             let mut kinds = vec![if on_cpu {
@@ -144,6 +198,12 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
 
 fn print(report: &Report, ui: &Ui) {
     ui.print(format_args!("device: {}", report.device));
+    for ceiling in &report.ceilings {
+        ui.print(format_args!(
+            "its best in {}: {:.2} TFLOP/s",
+            ceiling.precision, ceiling.tera_operations
+        ));
+    }
     let mut table = Table::new([
         "layer",
         "N",
@@ -157,10 +217,11 @@ fn print(report: &Report, ui: &Ui) {
         "forward ms",
         "fwd+bwd ms",
         "TFLOP/s",
+        "of best",
         "extra memory",
         "first s",
     ])
-    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]);
+    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14]);
     for line in &report.results {
         let shape = &line.shape;
         let figures = match &line.measured {
@@ -168,12 +229,15 @@ fn print(report: &Report, ui: &Ui) {
                 format!("{:.2}", found.forward_seconds * 1e3),
                 format!("{:.2}", found.seconds * 1e3),
                 format!("{:.2}", found.tera_operations),
+                report
+                    .share(line)
+                    .map_or_else(|| "?".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
                 found.extra_bytes.map_or_else(|| "?".to_owned(), bytes),
                 format!("{:.1}", found.first_seconds),
             ],
-            None => ["failed", "", "", "", ""].map(str::to_owned),
+            None => ["failed", "", "", "", "", ""].map(str::to_owned),
         };
-        let [forward, both, rate, memory, first] = figures;
+        let [forward, both, rate, share, memory, first] = figures;
         table.row([
             shape.name.clone(),
             shape.tokens.to_string(),
@@ -187,13 +251,15 @@ fn print(report: &Report, ui: &Ui) {
             forward,
             both,
             rate,
+            share,
             memory,
             first,
         ]);
     }
     ui.table(&table);
     for line in report.results.iter().filter(|line| !line.stages.is_empty()) {
-        print_stages(line, ui);
+        let title = format!("{} {}", line.shape.name, line.precision);
+        print_stages(&title, &line.stages, ui);
     }
     for line in &report.results {
         if let Some(reason) = &line.failed {
@@ -205,11 +271,11 @@ fn print(report: &Report, ui: &Ui) {
     }
 }
 
-fn print_stages(line: &Line, ui: &Ui) {
-    ui.print(format_args!("\n{} {}:", line.shape.name, line.precision));
+fn print_stages(title: &str, stages: &[StageLine], ui: &Ui) {
+    ui.print(format_args!("\n{title}:"));
     let mut table = Table::new(["stage", "runs", "ms", "share", "TFLOP/s"]).right(&[1, 2, 3, 4]);
-    let total: f64 = line.stages.iter().map(|stage| stage.seconds).sum();
-    for stage in &line.stages {
+    let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    for stage in stages {
         table.row([
             stage.name.to_owned(),
             stage.runs.to_string(),
