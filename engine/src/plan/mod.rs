@@ -1,8 +1,8 @@
 //! The memory that a training step will need, before anything is made.
 //!
-//! A step is simulated: [`step`] and [`layer`] take and give back, on a [`tape`], what the engine
+//! A step is simulated: `step` and `layer` take and give back, on a `tape`, what the engine
 //! and the kernels will, in the same order and under the same rules, with sizes alone. What each
-//! family of kernels takes and keeps is told in one file a family, in [`families`]. So the fullest
+//! family of kernels takes and keeps is told in one file a family, in `families`. So the fullest
 //! moment of every phase and layer is known by kind, for each way to backpropagate, and
 //! [`choose()`] finds the way, the longest sequence and the largest batch that fit. No device is
 //! needed, and no tensor is made.
@@ -13,6 +13,7 @@
 mod choose;
 mod families;
 mod layer;
+mod projections;
 mod sim;
 mod step;
 mod tape;

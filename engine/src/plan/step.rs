@@ -4,6 +4,7 @@ use bellows_kernels::memory::Kind;
 
 use super::families::{F32, attention, head, mixture, norm, optimizer, rows};
 use super::layer::{self, Flow, KeysFrom};
+use super::projections;
 use super::sim::{Chunk, Sim};
 use super::tape::{Fullest, Phase, Span};
 use super::{Load, Target};
@@ -305,7 +306,7 @@ fn group_backward(
         }
         let x = restored(sim, 2 * chunk.tokens(), keep);
         let x = sim.tape.take(Kind::Workspace, x);
-        let keys = layer::keys(sim, chunk);
+        let keys = projections::keys(sim, chunk);
         sim.tape.give_all(keys.kept);
         parts.push(keys.both);
         sim.tape.give(x);
@@ -343,12 +344,12 @@ fn group_backward(
         sim.tape.give_all(std::mem::take(&mut arriving));
         arriving.extend(dkeys.into_iter().flatten());
         // The chunk's own keys back into its input.
-        let keys = layer::keys(sim, chunk);
+        let keys = projections::keys(sim, chunk);
         let own = sizes.map(|width| {
             let bytes = rows(chunk.tokens(), groups * width);
             sim.tape.take(Kind::Workspace, bytes)
         });
-        let more = layer::keys_backward(sim, chunk, own, keys);
+        let more = projections::keys_backward(sim, chunk, own, keys);
         sim.tape.give(more);
         sim.graph = false;
         sim.tape.give(dx);

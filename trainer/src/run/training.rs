@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod memory;
 mod steer;
 
 use std::collections::VecDeque;
@@ -9,11 +10,10 @@ use std::time::{Duration, Instant};
 use bellows_data::{Batch, Loader, Split, Tokenizer, ValidationSet};
 use bellows_engine::generate::Sampling;
 use bellows_engine::kernels::Compute;
-use bellows_engine::kernels::memory::{Kind, in_use};
+use bellows_engine::kernels::memory::in_use;
 use bellows_engine::model::Decoder;
 use bellows_engine::objective::{Frequencies, StepSize, update_correction_bias};
 use bellows_engine::optim::{AdamW, LossScale};
-use bellows_engine::plan::Prediction;
 use bellows_engine::step::{self, MicroBatch};
 use bellows_record::{
     Event, EventKind, RunReader, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
@@ -28,8 +28,8 @@ use crate::config::RunConfig;
 use crate::control::{Control, Steering};
 use crate::error::Error;
 use crate::models::{best_checkpoint, checkpoint_state};
-use crate::plan::{Attempt, Guard, Verdict, attempt, ways};
-use crate::ui::{StepReport, TrainingPlan, TrainingProgress, Ui, bytes};
+use crate::plan::{Attempt, Guard, attempt, ways};
+use crate::ui::{StepReport, TrainingPlan, TrainingProgress, Ui};
 
 /// Tokens a second are told over this many steps.
 const PACE_STEPS: usize = 20;
@@ -410,61 +410,6 @@ impl<'a> Loop<'a> {
         taken
     }
 
-    /// Looks whether the next step fits: it goes on in another way where that helps, else the run
-    /// is to stop.
-    fn check_memory(&mut self) -> Result<(), Error> {
-        let Some(reading) = in_use(&self.device) else {
-            return Ok(());
-        };
-        let prediction = self.guard.prediction();
-        // Moments are made by the first update.
-        let resident = match self.optimizer.state().next() {
-            Some(_) => prediction.resident(),
-            None => prediction.weights(),
-        };
-        match self.guard.check(reading.in_use, resident) {
-            Verdict::Go => {}
-            Verdict::Change(way, reason) => {
-                self.ui.warn(&reason);
-                let event = Event::new(self.state.step, EventKind::Warning, reason)
-                    .elapsed(self.seconds())
-                    .with("memory", ways(way));
-                self.recorder.writer().event(event)?;
-            }
-            Verdict::Stop(reason) => {
-                self.ui.warn(format!("{reason}; stopping with a checkpoint"));
-                self.out_of_memory = Some(reason);
-            }
-        }
-        Ok(())
-    }
-
-    /// The error of a step for which the device refused memory although the plan said that there
-    /// was some.
-    fn refused(&self, step: u64, what: &str) -> Error {
-        let ledger = match self.recorder.last_ledger() {
-            Some(ledger) => format!("the last ledger, {ledger}"),
-            None => format!("by the plan, {}", ledger_of(self.guard.prediction())),
-        };
-        let checkpoint = list_checkpoints(self.recorder.writer().path())
-            .ok()
-            .and_then(|checkpoints| checkpoints.into_iter().next_back());
-        let (last, help) = match checkpoint {
-            Some((step, path)) => (
-                format!("the last checkpoint is that of step {step}, {}", path.display()),
-                format!(
-                    "`bellows resume {} --memory SIZE` goes on from it with a limit below what the device refused",
-                    self.recorder.writer().path().display()
-                ),
-            ),
-            None => (
-                "there is no checkpoint yet".to_owned(),
-                "start again with --memory SIZE below what the device refused".to_owned(),
-            ),
-        };
-        Error::failed(format!("step {step} ran out of memory: {what}; {ledger}; {last}")).help(help)
-    }
-
     /// Why no further step follows; `Some(None)`: the last one is done.
     fn ending(&self) -> Option<Option<String>> {
         if self.state.step >= self.config.train.steps {
@@ -738,16 +683,6 @@ fn chain(error: &Error) -> String {
 /// Whether something done every `every` steps (0: never) is due at `step`.
 fn due_at(every: u64, step: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-/// What the plan says of a step's peak, by kind.
-fn ledger_of(prediction: &Prediction) -> String {
-    let peak = prediction.peak();
-    let kinds = Kind::ALL.into_iter().map(|kind| {
-        let held = bytes(peak.bytes[kind as usize]);
-        format!("{} {held}", kind.as_str())
-    });
-    kinds.collect::<Vec<_>>().join(", ")
 }
 
 /// What a step came to.
