@@ -205,10 +205,8 @@ balance = "micro-batch"
 
     impl Measured {
         fn tell(&self, device: &str) {
-            let all = |side: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
-                self.rounds.iter().flat_map(side).copied().collect()
-            };
-            let (alone, watched) = (all(|round| &round.0), all(|round| &round.1));
+            let (alone, watched): (Vec<_>, Vec<_>) = self.rounds.iter().cloned().unzip();
+            let (alone, watched) = (alone.concat(), watched.concat());
             let ratios: Vec<f64> = self
                 .rounds
                 .iter()

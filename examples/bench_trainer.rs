@@ -328,13 +328,14 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
     let weights = Tensor::<1>::ones([rows], device);
     report("head and cross-entropy", train.accumulation as f64, &|| {
         let (head, labels) = (head.clone(), labels.clone());
-        cross_entropy::reference::run(
+        let settings = cross_entropy::Settings::default();
+        cross_entropy::reference::forward_backward(
             x.clone(),
             head,
             labels,
             weights.clone(),
-            cross_entropy::CHUNK,
-            true,
+            None,
+            &settings,
         );
     });
 }

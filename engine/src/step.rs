@@ -1,6 +1,6 @@
 //! Forward and backward over the micro-batches of one optimizer step.
 
-use bellows_kernels::cross_entropy::linear_cross_entropy;
+use bellows_kernels::cross_entropy::{self, linear_cross_entropy};
 use bellows_kernels::host;
 use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::module::Module;
@@ -15,8 +15,7 @@ use crate::optim::Gradients;
 use crate::stream::{self, MicroStep};
 use crate::tally::{Tally, Totals};
 
-/// Label of a position that has none, as in Hugging Face's datasets.
-pub const IGNORE: i32 = -100;
+pub use bellows_kernels::cross_entropy::IGNORE;
 
 /// Sequences with their labels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -84,32 +83,45 @@ pub struct BatchLoss {
 }
 
 /// Cross-entropy of the hidden states `[batch · time, hidden]` against `labels`, divided by
-/// `divisor` (the labels of the step).
+/// `divisor` (the labels of the step). `loss_scale` is what the objective will be multiplied by
+/// before its backward pass.
 pub fn cross_entropy(
     model: &Decoder,
     hidden: Tensor<2>,
     labels: &[i32],
     divisor: usize,
+    loss_scale: f64,
 ) -> BatchLoss {
-    let device = hidden.device().without_autodiff();
-    let weight = 1.0 / divisor.max(1) as f32;
-    let present = |label: &i32| *label != IGNORE;
-    let count = labels.len();
-    let ids: Vec<i32> = labels.iter().map(|&label| label.max(0)).collect();
-    let mask: Vec<f32> = labels
-        .iter()
-        .map(|label| f32::from(u8::from(present(label))))
-        .collect();
-    let mask = Tensor::<1>::from_data(TensorData::new(mask, [count]), &device);
-    let result = linear_cross_entropy(
-        hidden,
-        model.head(),
-        Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device),
-        mask.clone().mul_scalar(weight),
-    );
+    let (labels, weights) = targets(labels, divisor, &hidden.device());
+    let settings = head_settings(model, loss_scale);
+    let result = linear_cross_entropy(hidden, model.head(), labels, weights, &settings);
     BatchLoss {
         objective: result.objective,
-        losses: result.losses.mul(mask),
+        losses: result.losses,
+    }
+}
+
+/// Labels on the device, and what each counts in a mean over `divisor` of them `[count]`.
+pub(crate) fn targets(
+    labels: &[i32],
+    divisor: usize,
+    device: &Device,
+) -> (Tensor<1, Int>, Tensor<1>) {
+    let device = device.clone().without_autodiff();
+    let count = labels.len();
+    let weights = Tensor::full([count], 1.0 / divisor.max(1) as f32, &device);
+    let labels = Tensor::from_data(TensorData::new(labels.to_vec(), [count]), &device);
+    (labels, weights)
+}
+
+/// How `model` computes its head.
+pub(crate) fn head_settings(model: &Decoder, loss_scale: f64) -> cross_entropy::Settings {
+    let numerics = model.numerics();
+    cross_entropy::Settings {
+        kernels: numerics.kernels,
+        compute: numerics.compute,
+        loss_scale,
+        ..cross_entropy::Settings::default()
     }
 }
 
@@ -206,7 +218,7 @@ pub fn run_with(
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
         let part = enter_part("head");
-        let ce = cross_entropy(model, hidden, &batch.labels, size.labels).objective;
+        let ce = cross_entropy(model, hidden, &batch.labels, size.labels, loss_scale).objective;
         drop(part);
         let mut total = match &terms.objective {
             Some(routers) => ce.clone().add(routers.clone()),
@@ -309,7 +321,7 @@ pub fn evaluate_with(
     }
     let input = Input::new(model.config(), &batch.sequences, 0, device);
     let hidden = model.forward(&input, None).hidden;
-    let losses = cross_entropy(model, hidden, &batch.labels, 1).losses;
+    let losses = cross_entropy(model, hidden, &batch.labels, 1, 1.0).losses;
     let sum = host::floats(losses).into_iter().map(f64::from).sum();
     (sum, batch.label_count())
 }

@@ -19,6 +19,7 @@
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
 //! | [`calls`] | which implementation computed each family |
+//! | [`memcheck`] | buffers between guard bands, bounds checks |
 //! | [`memory`] | whose memory is in use, and how much at most |
 //! | [`profile`] | where a pass spends its time |
 //! | [`tuning`] | the cooperative product's tiles, one by one |
@@ -37,6 +38,7 @@ mod gpu;
 pub mod host;
 pub mod linear;
 mod matmul;
+pub mod memcheck;
 pub mod memory;
 pub mod norm;
 pub mod profile;

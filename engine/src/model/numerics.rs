@@ -11,4 +11,6 @@ pub struct Numerics {
     pub kernels: Kernels,
     /// The type in which linear projections, attention and experts store and multiply their operands.
     pub compute: Compute,
+    /// Compute the experts' pre-activations again in backward instead of keeping them.
+    pub recompute_experts: bool,
 }

@@ -26,6 +26,7 @@ use bellows_kernels::{Compute, Kernels, linear};
 use burn::tensor::Device;
 
 use crate::config::ModelConfig;
+use crate::model::Numerics;
 use crate::step::Backpropagation;
 
 /// What the memory of a step depends on beside the model: whose kernels run, in which type.
@@ -38,12 +39,9 @@ pub struct Target {
     /// Whether the device has matrix units for the type, so that linear projections are converted
     /// to it.
     pub accelerated: bool,
-    /// Whether head and cross-entropy have kernels of their own.
-    pub fused_head: bool,
+    /// Whether the experts' pre-activations are computed again instead of being kept.
+    pub recompute_experts: bool,
 }
-
-/// Whether the kernels of head and cross-entropy are there yet.
-const FUSED_HEAD: bool = false;
 
 /// CubeCL's page of small buffers.
 const SMALL_PAGE: u64 = 8 << 20;
@@ -55,7 +53,7 @@ impl Target {
             cube: true,
             compute,
             accelerated: compute != Compute::F32,
-            fused_head: FUSED_HEAD,
+            recompute_experts: false,
         }
     }
 
@@ -65,19 +63,20 @@ impl Target {
             cube: false,
             compute: Compute::F32,
             accelerated: false,
-            fused_head: false,
+            recompute_experts: false,
         }
     }
 
-    /// `device`, where `kernels` multiply in `compute`.
-    pub fn of(device: &Device, compute: Compute, kernels: Kernels) -> Self {
-        let cube = kernels == Kernels::Fused && *device != Device::flex();
+    /// `device`, where a model computes as `numerics` says.
+    pub fn of(device: &Device, numerics: Numerics) -> Self {
+        let cube = numerics.kernels == Kernels::Fused && *device != Device::flex();
         if !cube {
             return Self::cpu();
         }
         Self {
-            accelerated: linear::accelerated(device, compute),
-            ..Self::gpu(compute)
+            accelerated: linear::accelerated(device, numerics.compute),
+            recompute_experts: numerics.recompute_experts,
+            ..Self::gpu(numerics.compute)
         }
     }
 

@@ -79,7 +79,7 @@ fn plain(sim: &mut Sim<'_>, load: &Load, first: bool) {
     last.push(inverse);
     sim.tape.give_all(flow.update);
     last.extend(flow.residual);
-    let (dhidden, dhead) = head::forward(sim, tokens, states);
+    let (dhidden, dhead) = head::forward(sim, tokens, states, true);
     sim.gradient_made(dhead);
     sim.tape.enter(Phase::Backward, None);
     let mut dy = sim.tape.take(Kind::Workspace, rows(tokens, hidden));
@@ -146,7 +146,7 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
     sim.tape.enter(Phase::Backward, None);
     let stream = rows(tokens, hidden);
     let chunk = groups.iter().flatten().next().map_or(0, Chunk::tokens);
-    head::streamed(sim, tokens, chunk);
+    head::streamed(sim, tokens, chunk, first);
     let dy = sim.tape.become_kind(kept.last, Kind::Workspace);
     sim.collect(first);
 

@@ -157,7 +157,7 @@ pub(crate) fn evaluate(
     let pass = forward::run(plain, &parts, &inputs, None, |_| {});
     let sums = parts.ranges().zip(pass.last).map(|(rows, x)| {
         let labels = &batch.labels[rows];
-        cross_entropy(plain, plain.norm.forward(x), labels, 1)
+        cross_entropy(plain, plain.norm.forward(x), labels, 1, 1.0)
             .losses
             .sum()
     });

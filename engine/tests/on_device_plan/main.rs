@@ -7,8 +7,7 @@ mod device;
 
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
 use bellows_engine::kernels::memory::{Counting, Kind, Ledger, Moment, Watch, in_use};
-use bellows_engine::kernels::{Compute, Kernels};
-use bellows_engine::model::{Decoder, Init, Sequences};
+use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
 use bellows_engine::optim::{AdamW, AdamWConfig, own_parameters};
@@ -104,7 +103,7 @@ fn measured(
 #[test]
 fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it() {
     let Some(device) = test_device() else { return };
-    let target = Target::of(&device, Compute::F32, Kernels::default());
+    let target = Target::of(&device, Numerics::default());
     let streamed = |chunk| {
         Backpropagation::Streamed(stream::Settings {
             chunk,

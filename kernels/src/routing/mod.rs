@@ -25,6 +25,7 @@
 //! 1024 experts, and every other device, take the [reference](mod@reference).
 
 mod device;
+pub(crate) use device::lanes;
 pub(crate) mod fused;
 mod host_plan;
 mod launch;

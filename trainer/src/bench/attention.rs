@@ -11,7 +11,7 @@ use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::Serialize;
 
-use super::{Measurement, median};
+use super::{Measurement, timed};
 
 /// Heads over a causal sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -221,18 +221,16 @@ pub fn measure(
     let extra_bytes = in_use
         .filter(|_| settings.kernels == Kernels::Fused)
         .map(|before| peak.in_use.saturating_sub(before));
-    let time = |with_backward| {
-        median(device, repeats, || {
-            operands.pass(shape, settings, with_backward)
-        })
-    };
-    let forward_seconds = time(false)?;
-    let seconds = time(true)?;
+    let time = timed(device, repeats, |with_backward| {
+        operands.pass(shape, settings, with_backward)
+    })?;
     Ok(Measurement {
         first_seconds,
-        forward_seconds,
-        seconds,
-        tera_operations: shape.operations() / seconds / 1e12,
+        forward_seconds: time.forward,
+        seconds: time.both,
+        tera_operations: shape.operations() / time.both / 1e12,
+        host_seconds: time.host,
+        launches: time.launches,
         extra_bytes,
     })
 }

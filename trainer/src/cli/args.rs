@@ -422,10 +422,12 @@ Examples:
   bellows bench tiny --precision f32         one layer in one type
   bellows bench lavapipe --reference         beside plain tensor operations on the same device
   bellows bench attention                    flash attention alone, at every known length
-  bellows bench attention-8k --sweep         the same with every size of tiles, kernel by kernel")]
+  bellows bench attention-8k --sweep         the same with every size of tiles, kernel by kernel
+  bellows bench head head:4096x2048x32000    heads with their loss: tokens, hidden, vocabulary")]
 pub struct BenchArgs {
     /// Layers to time: coe-paper, coe-chain, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
-    /// of these. Or attention: attention-2k, -8k, -32k, -64, -256, -latent, -window, -lavapipe
+    /// of these. Or attention: attention-2k, -8k, -32k, -64, -256, -latent, -window, -lavapipe. Or heads
+    /// with cross-entropy: head, head-32k, head-small, head:NxHxV
     #[arg(value_name = "LAYER")]
     pub shapes: Vec<String>,
     /// Device: auto, cpu, gpu or gpu:INDEX

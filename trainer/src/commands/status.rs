@@ -51,11 +51,11 @@ pub fn run(args: StatusArgs, ui: &Ui) -> Result<(), Error> {
     // A run that is busy with a long step still answers: the socket has threads of its own. So does
     // one that cannot write its heartbeat any more.
     let mut control = None;
-    if liveness.is_live() || liveness == Liveness::Crashed {
-        if let Some((now, status)) = ask_status(&args.run, PATIENCE) {
-            liveness = now;
-            control = Some(status);
-        }
+    if (liveness.is_live() || liveness == Liveness::Crashed)
+        && let Some((now, status)) = ask_status(&args.run, PATIENCE)
+    {
+        liveness = now;
+        control = Some(status);
     }
     let progress = &manifest.progress;
     let document = Document {

@@ -61,6 +61,8 @@ pub struct TrainSection {
     pub memory_limit: Option<ByteSize>,
     /// Look at the memory in use before every launch.
     pub measure_memory: bool,
+    /// Compute the experts' pre-activations again in backward instead of keeping them.
+    pub recompute_experts: bool,
 }
 
 impl Default for TrainSection {
@@ -76,6 +78,7 @@ impl Default for TrainSection {
             memory: Memory::Auto,
             memory_limit: None,
             measure_memory: false,
+            recompute_experts: false,
         }
     }
 }

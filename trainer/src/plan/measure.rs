@@ -97,6 +97,7 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
     let numerics = Numerics {
         kernels: Kernels::default(),
         compute,
+        recompute_experts: false,
     };
     let mut init = Init::random(&tracked, 0, 0.02).with_numerics(numerics);
     let mut model = Decoder::new(&mut init, &sample.model);
@@ -150,7 +151,7 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
         drop(ledger);
     }
     sync()?;
-    let target = Target::of(device, compute, numerics.kernels);
+    let target = Target::of(device, numerics);
     Ok(Measured {
         predicted: predict(&sample.model, &sample.load, target, settings.backpropagation),
         moments,

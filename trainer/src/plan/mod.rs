@@ -20,6 +20,7 @@ pub use words::{advice, owners, phases, phases_measured, table, verdict, ways};
 
 use bellows_data::{Packing, Tokenizer};
 use bellows_engine::kernels::Compute;
+use bellows_engine::model::Numerics;
 use bellows_engine::plan::{Chunks, Load, Plan, Question, Target, choose, largest};
 use bellows_engine::stream::Memory;
 
@@ -44,8 +45,13 @@ impl Planner {
     /// Plans runs of `config` on `opened`, which multiplies in `compute`. The model's vocabulary
     /// must be known.
     pub fn new(config: &RunConfig, opened: &OpenDevice, compute: Compute) -> Self {
+        let numerics = Numerics {
+            kernels: config.model.kernels,
+            compute,
+            recompute_experts: config.train.recompute_experts,
+        };
         Self {
-            target: Target::of(&opened.device, compute, config.model.kernels),
+            target: Target::of(&opened.device, numerics),
             compute,
             device: opened.name().to_owned(),
             limit: Limit::of(config, opened),

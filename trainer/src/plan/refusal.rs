@@ -32,7 +32,11 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Attempt<T> {
 /// Whether a panic's message tells of memory that was not to be had: wgpu's, CubeCL's, and those of
 /// Vulkan's results.
 fn is_about_memory(message: &str) -> bool {
-    let message = message.to_lowercase();
+    message.lines().any(tells_of_memory)
+}
+
+fn tells_of_memory(line: &str) -> bool {
+    let line = line.to_lowercase();
     let signs = [
         "out of memory",
         "outofmemory",
@@ -45,17 +49,13 @@ fn is_about_memory(message: &str) -> bool {
         "buffertoobig",
         "buffer too big",
     ];
-    signs.iter().any(|sign| message.contains(sign))
+    signs.iter().any(|sign| line.contains(sign))
 }
 
 /// The request: the driver's words, and who asked.
 fn describe(message: &str) -> String {
-    let first = message
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or("out of memory");
-    let what: String = first.chars().take(200).collect();
+    let telling = message.lines().map(str::trim).find(|line| tells_of_memory(line));
+    let what: String = telling.unwrap_or(message).chars().take(200).collect();
     let mut text = format!("the device refused memory ({what})");
     if let Some(place) = failed_at() {
         text += &format!(", {place}");

@@ -14,7 +14,7 @@ use burn::tensor::Device;
 
 use super::checkpoint::load_optimizer;
 use super::{State, Stop};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state};
@@ -98,7 +98,7 @@ impl Session {
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
         let mut init = Init::random(&device, config.run.seed, config.model.initializer_range)
-            .with_numerics(numerics(&precision));
+            .with_numerics(numerics(&precision, &config.train));
         let model = Decoder::new(&mut init, &config.model);
         let optimizer = AdamW::new(&config.optimizer);
         Ok(Self {
@@ -150,7 +150,7 @@ impl Session {
         let loader = dataset.resume_loader(&loader_config(&config), &state.loader)?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let model = folder.load_with(&device, numerics(&precision))?;
+        let model = folder.load_with(&device, numerics(&precision, &config.train))?;
         let optimizer = AdamW::new(&config.optimizer);
         let (optimizer, state) = load_optimizer(checkpoint, optimizer, &model, &device)?;
         Ok(Self {
@@ -192,7 +192,10 @@ impl Session {
                 vocabulary_size: model.vocab_size as u32,
                 sequence_length: self.config.train.sequence_length as u32,
                 // A multiply-add is two operations; backward takes twice what forward does.
-                flops_per_token: Some(6.0 * parameters.computed as f64),
+                flops_per_token: Some(
+                    6.0 * (parameters.computed as f64
+                        + model.attention_products(self.config.train.sequence_length)),
+                ),
             },
             total_steps: self.config.train.steps,
         }
@@ -200,10 +203,11 @@ impl Session {
 }
 
 /// How the model of a run computes.
-fn numerics(precision: &Resolved) -> Numerics {
+fn numerics(precision: &Resolved, train: &TrainSection) -> Numerics {
     Numerics {
         kernels: Kernels::default(),
         compute: precision.compute,
+        recompute_experts: train.recompute_experts,
     }
 }
 

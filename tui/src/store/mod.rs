@@ -44,7 +44,8 @@ impl<T> Shared<T> {
         Self(Arc::new(RwLock::new(data)))
     }
 
-    /// Reads it. A thread that panicked leaves what it had.
+    /// Reads it. Not to be called by who holds a guard of it: a thread that waits to write would
+    /// keep both waiting.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read()
     }

@@ -22,6 +22,8 @@ pub(super) fn draw(
     let [top, list] = split_top(area, 2);
     let rows = home.rows();
     title(home, options, &rows, canvas, top);
+    // Asked before the lock is taken: whoever holds it must not ask for it again.
+    let selected = home.selected();
     let data = home.follower.data.read();
     if let Some(trouble) = &data.trouble {
         canvas.line(
@@ -50,7 +52,6 @@ pub(super) fn draw(
     let [body, about] = split_bottom(body, 1);
     let [body, bottom] = split_bottom(body, unreadable);
     let fits = usize::from(body.height);
-    let selected = home.selected();
     let first = scrolled(selected, rows.len(), fits);
     for (line, (index, row)) in rows.iter().enumerate().skip(first).take(fits).enumerate() {
         let place = Rect {

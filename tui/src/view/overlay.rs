@@ -102,7 +102,7 @@ fn legend(context: keys::Context, canvas: &Canvas<'_>) -> Vec<String> {
                 .collect();
             vec![
                 format!("{}. Crashed: its process is gone or silent for 15 seconds.", signs.join("  ")),
-                "The small curve is the loss of the newest steps.".to_owned(),
+                "The small curve is the loss from the first step to the newest.".to_owned(),
             ]
         }
         keys::Context::Charts | keys::Context::Compare => vec![

@@ -124,6 +124,13 @@ fn products(sim: &mut Sim<'_>, sizes: &Sizes, convert: bool) -> (Span, Span) {
     let activation = sim.tape.take(Kind::Workspace, sizes.sorted(sizes.inner));
     sim.tape.give(x);
     sim.tape.give(gate_up);
+    let pre = match sim.target.recompute_experts {
+        true => {
+            sim.tape.give(pre);
+            sim.tape.take(kind, 0)
+        }
+        false => pre,
+    };
     let out = sim.tape.take(Kind::Workspace, sizes.sorted(sizes.hidden));
     let down = matrix(sim, sizes.down());
     sim.tape.give(down);
@@ -212,9 +219,20 @@ pub fn backward(
         let low = sim
             .tape
             .take(Kind::Workspace, sizes.converted(tokens * hidden));
+        let matrix = |count: usize| if whole { 0 } else { sizes.converted(count) };
+        let pre = match sim.target.recompute_experts {
+            true => {
+                sim.tape.give(at.pre);
+                let pre = sizes.sorted(2 * sizes.inner);
+                let pre = sim.tape.take(Kind::Workspace, pre);
+                sim.tape
+                    .over(sizes.converted(tokens * hidden) + matrix(sizes.gate_up()));
+                pre
+            }
+            false => at.pre,
+        };
         let activation = sim.tape.take(Kind::Workspace, sizes.sorted(sizes.inner));
         let shares = sim.tape.take(Kind::Workspace, sizes.shares());
-        let matrix = |count: usize| if whole { 0 } else { sizes.converted(count) };
         sim.tape.over(matrix(sizes.down()));
         sim.tape.give(shares);
         let dx_rows = sim.tape.take(Kind::Workspace, sizes.sorted(hidden));
@@ -236,7 +254,7 @@ pub fn backward(
         let gate_up = sum(sim, gate_up, sizes.gate_up());
         sim.tape
             .over(sizes.converted(tokens * hidden) + sizes.groups());
-        sim.tape.give(at.pre);
+        sim.tape.give(pre);
         let down = sum(sim, down, sizes.down());
         sim.tape.over(sizes.groups());
         sim.tape.give(low);

@@ -224,7 +224,7 @@ fn print(report: &Report, ui: &Ui) {
     ui.table(&table);
     for line in report.results.iter().filter(|line| !line.stages.is_empty()) {
         let title = format!("{} {} {}", line.shape.name, line.precision, line.kernels);
-        super::print_stages(&title, &line.stages, ui);
+        super::print::stages(&title, &line.stages, ui);
     }
     for line in &report.results {
         if let Some(reason) = &line.failed {

@@ -1,31 +1,46 @@
-//! `bellows bench`: what this machine makes of a mixture-of-experts layer, and of attention.
+//! `bellows bench`: what this machine makes of a mixture-of-experts layer, of attention, or of a head.
 
 mod attention;
+mod print;
 mod tiles;
 
+use bellows_engine::kernels::cross_entropy;
 use bellows_engine::kernels::experts::Settings;
 use bellows_engine::kernels::profile::Stage;
 use bellows_engine::kernels::{Compute, Kernels};
 use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::bench::{LayerShape, Measurement, ceiling, measure, profile};
+use crate::bench::{
+    HeadShape, LayerShape, Measurement, ceiling, measure, measure_head, profile, profile_head,
+};
 use crate::cli::BenchArgs;
 use crate::error::Error;
-use crate::ui::{Table, Ui, bytes};
+use crate::ui::Ui;
 
 #[derive(Serialize)]
 struct Report {
     device: String,
     /// What the device multiplies at its best, by type.
     ceilings: Vec<Ceiling>,
-    results: Vec<Line>,
+    results: Vec<Line<LayerShape>>,
+    heads: Vec<Line<HeadShape>>,
+    /// A chain's time against that of the mixture that does the same work, by type.
+    chains: Vec<Chain>,
+}
+
+/// Two iterations of half the choices against one of all of them, on the same weights.
+#[derive(Serialize)]
+struct Chain {
+    precision: &'static str,
+    /// Seconds of the chain by those of the mixture, forward and backward.
+    ratio: f64,
 }
 
 #[derive(Serialize)]
-struct Line {
+struct Line<Shape> {
     #[serde(flatten)]
-    shape: LayerShape,
+    shape: Shape,
     precision: &'static str,
     kernels: &'static str,
     #[serde(flatten)]
@@ -41,14 +56,63 @@ struct Ceiling {
     tera_operations: f64,
 }
 
+impl<Shape> Line<Shape> {
+    fn new(
+        shape: Shape,
+        (compute, kernels): (Compute, Kernels),
+        result: Result<Measurement, String>,
+        stages: &[Stage],
+    ) -> Self {
+        let (measured, failed) = match result {
+            Ok(measured) => (Some(measured), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        Self {
+            shape,
+            precision: name(compute),
+            kernels: match kernels {
+                Kernels::Fused => "fused",
+                Kernels::Reference => "reference",
+            },
+            measured,
+            failed,
+            stages: stages.iter().map(StageLine::new).collect(),
+        }
+    }
+}
+
 impl Report {
     /// The part of the device's best that a line reaches.
-    fn share(&self, line: &Line) -> Option<f64> {
+    fn share<Shape>(&self, line: &Line<Shape>) -> Option<f64> {
         let ceiling = self
             .ceilings
             .iter()
             .find(|ceiling| ceiling.precision == line.precision)?;
         Some(line.measured.as_ref()?.tera_operations / ceiling.tera_operations)
+    }
+}
+
+impl Report {
+    /// The chain against the mixture in every type in which both were timed.
+    fn chains(&self) -> Vec<Chain> {
+        let seconds = |layer: &str, precision: &str| {
+            let of =
+                |line: &&Line<LayerShape>| line.shape.name == layer && line.precision == precision;
+            let line = self.results.iter().find(of)?;
+            Some(line.measured.as_ref()?.seconds)
+        };
+        TYPES
+            .into_iter()
+            .map(name)
+            .filter_map(|precision| {
+                let chain = seconds("coe-chain", precision)?;
+                let mixture = seconds("coe-paper", precision)?;
+                Some(Chain {
+                    precision,
+                    ratio: chain / mixture,
+                })
+            })
+            .collect()
     }
 }
 
@@ -59,6 +123,8 @@ struct StageLine {
     runs: usize,
     seconds: f64,
     tera_operations: f64,
+    /// Bytes in use when it ended.
+    bytes: u64,
 }
 
 impl StageLine {
@@ -68,6 +134,7 @@ impl StageLine {
             runs: stage.runs,
             seconds: stage.seconds,
             tera_operations: stage.operations / stage.seconds / 1e12,
+            bytes: stage.bytes,
         }
     }
 }
@@ -89,6 +156,25 @@ impl BenchArgs {
         let asked = self.precision.is_empty() || self.precision.iter().any(|p| p == name(compute));
         asked && (compute == Compute::F32 || (!on_cpu && compute.stored_by(device)))
     }
+
+    /// Types, and whose kernels multiply in them.
+    fn ways(&self, on_cpu: bool, device: &Device) -> Vec<(Compute, Kernels)> {
+        let mut ways = Vec::new();
+        for compute in TYPES {
+            if !self.takes(compute, on_cpu, device) {
+                continue;
+            }
+            ways.push(if on_cpu {
+                (compute, Kernels::Reference)
+            } else {
+                (compute, Kernels::Fused)
+            });
+            if self.reference && !on_cpu && compute == Compute::F32 {
+                ways.push((compute, Kernels::Reference));
+            }
+        }
+        ways
+    }
 }
 
 /// Times the shapes that were asked for, in every type that the device stores, and prints a table
@@ -98,24 +184,32 @@ impl BenchArgs {
 /// If a shape has no known name, or the device does not open.
 pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
     let known = LayerShape::known();
-    let mut shapes = Vec::new();
     if args.shapes.iter().any(|name| attention::knows(name)) {
         return attention::run(args, ui);
     }
+    let (mut shapes, mut heads) = (Vec::new(), Vec::new());
     for wanted in &args.shapes {
-        match known.iter().find(|shape| shape.name == *wanted) {
-            Some(shape) => shapes.push(shape.clone()),
-            None => {
-                let names: Vec<_> = known.iter().map(|shape| shape.name.as_str()).collect();
-                return Err(Error::input(format!(
-                    "no layer shape is called {wanted}; choose of {}, or of attention, {}",
-                    names.join(", "),
-                    attention::names()
-                )));
-            }
+        if let Some(shape) = known.iter().find(|shape| shape.name == *wanted) {
+            shapes.push(shape.clone());
+        } else if let Some(shape) = HeadShape::parse(wanted) {
+            heads.push(shape);
+        } else {
+            let layers = known.iter().map(|shape| shape.name.clone());
+            let heads = HeadShape::known().into_iter().map(|shape| shape.name);
+            return Err(Error::input(format!(
+                "no layer shape is called {wanted}; choose of {}, head:TOKENSxHIDDENxVOCABULARY, or \
+                 of attention, {}",
+                layers.chain(heads).collect::<Vec<_>>().join(", "),
+                attention::names()
+            )));
         }
     }
-    if shapes.is_empty() {
+    if args.tiles && !heads.is_empty() {
+        return Err(Error::input(
+            "--tiles times layers with each tile; leave heads out".to_owned(),
+        ));
+    }
+    if shapes.is_empty() && heads.is_empty() {
         let wanted = |shape: &LayerShape| !args.tiles || tiles::LAYERS.contains(&&*shape.name);
         shapes = known.into_iter().filter(wanted).collect();
     }
@@ -129,6 +223,8 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
         device: opened.name().to_owned(),
         ceilings: Vec::new(),
         results: Vec::new(),
+        heads: Vec::new(),
+        chains: Vec::new(),
     };
     for compute in TYPES {
         if !args.takes(compute, on_cpu, &device) {
@@ -143,150 +239,51 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
         }
         drop(spinner);
     }
+    let ways = args.ways(on_cpu, &device);
+    let repeats = usize::from(args.repeats);
     for shape in shapes {
-        for compute in TYPES {
-            if !args.takes(compute, on_cpu, &device) {
-                continue;
-            }
-            let mut kinds = vec![if on_cpu {
-                Kernels::Reference
+        for &(compute, kernels) in &ways {
+            let settings = Settings {
+                kernels,
+                compute,
+                recompute: false,
+            };
+            let spinner = ui.spinner(format!("{} {}", shape.name, name(compute)));
+            let result = measure(&shape, settings, &device, repeats);
+            let stages = if args.profile && result.is_ok() {
+                profile(&shape, settings, &device).unwrap_or_default()
             } else {
-                Kernels::Fused
-            }];
-            if args.reference && !on_cpu && compute == Compute::F32 {
-                kinds.push(Kernels::Reference);
-            }
-            for kernels in kinds {
-                let settings = Settings {
-                    kernels,
-                    compute,
-                    recompute: false,
-                };
-                let spinner = ui.spinner(format!("{} {}", shape.name, name(compute)));
-                let result = measure(&shape, settings, &device, usize::from(args.repeats));
-                let stages = if args.profile && result.is_ok() {
-                    profile(&shape, settings, &device).unwrap_or_default()
-                } else {
-                    Vec::new()
-                };
-                drop(spinner);
-                let (measured, failed) = match result {
-                    Ok(measured) => (Some(measured), None),
-                    Err(reason) => (None, Some(reason)),
-                };
-                report.results.push(Line {
-                    shape: shape.clone(),
-                    precision: name(compute),
-                    kernels: match kernels {
-                        Kernels::Fused => "fused",
-                        Kernels::Reference => "reference",
-                    },
-                    measured,
-                    failed,
-                    stages: stages.iter().map(StageLine::new).collect(),
-                });
-            }
+                Vec::new()
+            };
+            drop(spinner);
+            let line = Line::new(shape.clone(), (compute, kernels), result, &stages);
+            report.results.push(line);
         }
     }
+    for shape in heads {
+        for &(compute, kernels) in &ways {
+            let settings = cross_entropy::Settings {
+                kernels,
+                compute,
+                ..cross_entropy::Settings::default()
+            };
+            let spinner = ui.spinner(format!("{} {}", shape.name, name(compute)));
+            let result = measure_head(&shape, settings, &device, repeats);
+            let stages = if args.profile && result.is_ok() {
+                profile_head(&shape, settings, &device).unwrap_or_default()
+            } else {
+                Vec::new()
+            };
+            drop(spinner);
+            let line = Line::new(shape.clone(), (compute, kernels), result, &stages);
+            report.heads.push(line);
+        }
+    }
+    report.chains = report.chains();
     if args.json {
         ui.json(&report);
     } else {
-        print(&report, ui);
+        print::report(&report, ui);
     }
     Ok(())
-}
-
-fn print(report: &Report, ui: &Ui) {
-    ui.print(format_args!("device: {}", report.device));
-    for ceiling in &report.ceilings {
-        ui.print(format_args!(
-            "its best in {}: {:.2} TFLOP/s",
-            ceiling.precision, ceiling.tera_operations
-        ));
-    }
-    let mut table = Table::new([
-        "layer",
-        "N",
-        "H",
-        "F",
-        "E",
-        "k",
-        "C",
-        "type",
-        "kernels",
-        "forward ms",
-        "fwd+bwd ms",
-        "TFLOP/s",
-        "of best",
-        "extra memory",
-        "first s",
-    ])
-    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14]);
-    for line in &report.results {
-        let shape = &line.shape;
-        let figures = match &line.measured {
-            Some(found) => [
-                format!("{:.2}", found.forward_seconds * 1e3),
-                format!("{:.2}", found.seconds * 1e3),
-                format!("{:.2}", found.tera_operations),
-                report
-                    .share(line)
-                    .map_or_else(|| "?".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
-                found.extra_bytes.map_or_else(|| "?".to_owned(), bytes),
-                format!("{:.1}", found.first_seconds),
-            ],
-            None => ["failed", "", "", "", "", ""].map(str::to_owned),
-        };
-        let [forward, both, rate, share, memory, first] = figures;
-        table.row([
-            shape.name.clone(),
-            shape.tokens.to_string(),
-            shape.hidden.to_string(),
-            shape.inner.to_string(),
-            shape.experts.to_string(),
-            shape.top_k.to_string(),
-            shape.iterations.to_string(),
-            line.precision.to_owned(),
-            line.kernels.to_owned(),
-            forward,
-            both,
-            rate,
-            share,
-            memory,
-            first,
-        ]);
-    }
-    ui.table(&table);
-    for line in report.results.iter().filter(|line| !line.stages.is_empty()) {
-        let title = format!("{} {}", line.shape.name, line.precision);
-        print_stages(&title, &line.stages, ui);
-    }
-    for line in &report.results {
-        if let Some(reason) = &line.failed {
-            ui.warn(format_args!(
-                "{} {}: {reason}",
-                line.shape.name, line.precision
-            ));
-        }
-    }
-}
-
-fn print_stages(title: &str, stages: &[StageLine], ui: &Ui) {
-    ui.print(format_args!("\n{title}:"));
-    let mut table = Table::new(["stage", "runs", "ms", "share", "TFLOP/s"]).right(&[1, 2, 3, 4]);
-    let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
-    for stage in stages {
-        table.row([
-            stage.name.to_owned(),
-            stage.runs.to_string(),
-            format!("{:.3}", stage.seconds * 1e3),
-            format!("{:.1} %", 100.0 * stage.seconds / total),
-            if stage.tera_operations > 0.0 {
-                format!("{:.1}", stage.tera_operations)
-            } else {
-                String::new()
-            },
-        ]);
-    }
-    ui.table(&table);
 }
