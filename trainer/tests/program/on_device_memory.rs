@@ -2,7 +2,7 @@
 
 use crate::common::Folder;
 
-/// Tokens of the run's only sequence.
+/// Tokens of the run's micro-batches: 16 sequences of 32.
 const TOKENS: u64 = 512;
 
 /// Largest inner width whose weights a test may make.
@@ -37,8 +37,7 @@ fn a_buffer_that_the_device_refuses_ends_the_run_in_words_and_not_in_a_panic() {
         "train.precision='f32'",
         "train.memory='plain'",
         "train.memory_limit='64TiB'",
-        "train.batch_size=1",
-        &format!("train.sequence_length={TOKENS}"),
+        "train.batch_size=16",
         "model.first_k_dense_replace=2",
         &format!("model.intermediate_size={inner}"),
         "evaluate.batches=1",
