@@ -242,6 +242,7 @@ fn measure(
     let batches = [MicroBatch {
         sequences: Sequences::plain(batch, time, ids),
         labels,
+        ..MicroBatch::default()
     }];
     let settings = Settings {
         backpropagation,

@@ -152,6 +152,7 @@ fn main() -> Result<(), bellows::error::Error> {
         loss_scale: None,
         steering: bellows::control::Steering::default(),
         loader: session.loader.state(),
+        reference: None,
         dataset: session.dataset.id().clone(),
     };
     let (mut waits, mut blocking) = (Vec::new(), Vec::new());

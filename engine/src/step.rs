@@ -8,10 +8,12 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::model::{Decoder, Forward, Input, Sequences};
 use crate::objective::{
-    BalanceScope, Counts, Frequencies, RouterObjective, StepSize, router_terms,
+    BalanceScope, Counts, Frequencies, Measures, Objective, Reported, RouterObjective, Share,
+    StepSize, Targets, router_terms,
 };
 use crate::observer::Observer;
 use crate::optim::Gradients;
+use crate::policy;
 use crate::stream::{self, MicroStep};
 use crate::tally::{Tally, Totals};
 
@@ -24,6 +26,8 @@ pub struct MicroBatch {
     pub sequences: Sequences,
     /// The token after each position, or [`IGNORE`] `[batch · time]`.
     pub labels: Vec<i32>,
+    /// What the objective knows beside the labels.
+    pub targets: Targets,
 }
 
 impl MicroBatch {
@@ -36,8 +40,10 @@ impl MicroBatch {
 /// Values of one step's objective.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
-    /// The whole objective: cross-entropy plus the weighted router terms.
+    /// All that is minimised: the objective plus the weighted router terms.
     pub total: f64,
+    /// The objective; for most it is the cross-entropy.
+    pub objective: f64,
     /// Mean cross-entropy of the labels, in nat.
     pub cross_entropy: f64,
     /// Load-balancing loss before its coefficient.
@@ -51,6 +57,8 @@ pub struct Losses {
 pub struct StepResult {
     /// Values of the objective.
     pub losses: Losses,
+    /// What else the objective measures.
+    pub measures: Measures,
     /// Gradients of the objective over all micro-batches.
     pub gradients: Gradients,
     /// Choices of the whole step.
@@ -143,6 +151,8 @@ pub struct Settings {
     pub loss_scale: f64,
     /// Which activations are kept, and which computed again.
     pub backpropagation: Backpropagation,
+    /// What is minimised beside the router losses.
+    pub objective: Objective,
 }
 
 impl Default for Settings {
@@ -150,6 +160,7 @@ impl Default for Settings {
         Self {
             loss_scale: 1.0,
             backpropagation: Backpropagation::Plain,
+            objective: Objective::default(),
         }
     }
 }
@@ -172,6 +183,9 @@ pub fn run(
 }
 
 /// [`run`] as `settings` says.
+///
+/// # Panics
+/// If a micro-batch's targets are not those of the settings' objective.
 pub fn run_with(
     model: &Decoder,
     batches: &[MicroBatch],
@@ -183,8 +197,10 @@ pub fn run_with(
     let Settings {
         loss_scale,
         backpropagation,
+        objective: goal,
     } = *settings;
     let size = size_of(batches);
+    let share = Share::of(&goal, batches);
     let mixtures = model.config().moe_layers() > 0;
     let whole_step = (mixtures && objective.balance == BalanceScope::Global && batches.len() > 1)
         .then(|| count_choices(model, batches, backpropagation, device));
@@ -202,6 +218,8 @@ pub fn run_with(
                 batch,
                 objective,
                 whole_step: whole_step.as_ref(),
+                goal: &goal,
+                share,
                 size,
                 loss_scale,
                 device,
@@ -218,13 +236,13 @@ pub fn run_with(
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
         let part = enter_part("head");
-        let ce = cross_entropy(model, hidden, &batch.labels, size.labels, loss_scale).objective;
+        let (loss, report) = policy::loss(model, hidden, batch, &goal, share, loss_scale);
         drop(part);
         let mut total = match &terms.objective {
-            Some(routers) => ce.clone().add(routers.clone()),
-            None => ce.clone(),
+            Some(routers) => loss.add(routers.clone()),
+            None => loss,
         };
-        tally.add_losses(ce, terms);
+        tally.add_losses(report, terms);
         drop(routings);
         if loss_scale != 1.0 {
             total = total.mul_scalar(loss_scale);
@@ -235,7 +253,7 @@ pub fn run_with(
     }
     let Totals {
         frequencies,
-        cross_entropy,
+        report,
         balance,
         z,
         dropped,
@@ -248,15 +266,22 @@ pub fn run_with(
     if !transitions.is_empty() {
         observer.transitions(transitions);
     }
+    let Reported {
+        objective: reached,
+        cross_entropy,
+        measures,
+    } = Reported::of(&goal, &report);
     let total =
-        cross_entropy + objective.balance_coefficient * balance + objective.z_loss_coefficient * z;
+        reached + objective.balance_coefficient * balance + objective.z_loss_coefficient * z;
     StepResult {
         losses: Losses {
             total,
+            objective: reached,
             cross_entropy,
             balance,
             z,
         },
+        measures,
         gradients,
         frequencies,
         size,

@@ -33,10 +33,15 @@ pub fn tiles(device: &Device, compute: Compute) -> Vec<&'static str> {
 /// Runs `work` with products on this thread taking the tile called `name`, one of [`tiles`]; where
 /// its device or shape does not take it, plain tiles.
 pub fn with_tile<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
-    let outer = CHOSEN.replace(Some(name));
-    let result = work();
-    CHOSEN.set(outer);
-    result
+    struct Restored(Option<&'static str>);
+    // Also where `work` panics, as drivers do.
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            CHOSEN.set(self.0);
+        }
+    }
+    let _outer = Restored(CHOSEN.replace(Some(name)));
+    work()
 }
 
 /// What [`with_tile`] asked for.

@@ -82,10 +82,10 @@
 //! | `segment` | integer | segment that wrote the line |
 //! | `time` | number | seconds of training since the run began |
 //! | `tokens` | integer | tokens trained on since the run began |
-//! | `loss` | number | the objective: cross-entropy plus weighted router losses |
+//! | `loss` | number | what is minimised: the objective, mostly cross-entropy, plus weighted router losses |
 //! | `cross_entropy` | number | nats a label |
 //! | `aux_loss`, `z_loss` | number, may be absent | before their coefficients |
-//! | `validation_loss` | number, may be absent | nats a label |
+//! | `validation_loss` | number, may be absent | the objective on validation data, mostly nats a label |
 //! | `grad_norm` | number, may be absent | L2 norm before clipping |
 //! | `learning_rate` | number | |
 //! | `tokens_per_second` | number | |
@@ -93,6 +93,10 @@
 //! | `memory_bytes`, `peak_memory_bytes` | integer, may be absent | bytes on the device |
 //! | `dropped` | integer | expert assignments dropped |
 //! | `skipped` | boolean | no update: loss or gradient was not finite |
+//! | `rewards_chosen`, `rewards_rejected`, `rewards_margins` | number, may be absent | DPO: implicit rewards and their difference, nats |
+//! | `rewards_accuracies` | number, may be absent | DPO: share of pairs whose chosen completion has the larger reward |
+//! | `kl`, `clip_fraction` | number, may be absent | GRPO: divergence from the reference, nats a token; share of clipped tokens |
+//! | `reward`, `advantage` | number, may be absent | GRPO: means over the step's completions |
 //! | any other | number | the trainer's own metrics |
 //!
 //! `events.jsonl`: `step`, `segment`, `time` (RFC 3339), `elapsed` (seconds of training), `kind`

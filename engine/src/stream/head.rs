@@ -8,15 +8,17 @@ use burn::tensor::Tensor;
 
 use super::MicroStep;
 use super::parts::Parts;
+use crate::objective::Weighed;
 use crate::optim::Gradients;
+use crate::policy;
 use crate::step::{head_settings, targets};
 
 /// Tokens of one call, if the chunks of the stream are smaller. Each call goes through the head's
 /// whole gradient to add to it, which few tokens would not be worth.
 const TOKENS: usize = 4096;
 
-/// Returns the micro-batch's share of the cross-entropy `[1]` and the gradient of the last layer's
-/// output, by chunk; adds to `gradients`.
+/// Returns the micro-batch's share of what the objective reports and the gradient of the last
+/// layer's output, by chunk; adds to `gradients`.
 ///
 /// The head's gradient is added where the step's sum of it lies: there is no second one.
 pub fn run(
@@ -38,12 +40,20 @@ pub fn run(
         .map(|sum| sum.reshape(head.dims()));
     let mut value: Option<Tensor<1>> = None;
     let ranges: Vec<Range<usize>> = parts.ranges().collect();
+    let weighed = step
+        .goal
+        .has_reference()
+        .then(|| weigh(step, &ranges, &last));
     for chunks in calls(&ranges) {
         let rows = ranges[chunks.start].start..ranges[chunks.end - 1].end;
         let own = last[chunks.clone()].iter().cloned().collect();
         let x = Tensor::from_inner(Tensor::cat(own, 0)).require_grad();
         let normed = model.norm.forward(x.clone());
-        let (labels, weights) = targets(&step.batch.labels[rows.clone()], step.size.labels, device);
+        let (labels, mut weights) =
+            targets(&step.batch.labels[rows.clone()], step.size.labels, device);
+        if let Some(weighed) = &weighed {
+            weights = weighed.weights.clone().narrow(0, rows.start, rows.len());
+        }
         let pass = forward_backward(
             normed.clone().without_autodiff(),
             head.clone(),
@@ -73,8 +83,29 @@ pub fn run(
             .by_name
             .insert(name.to_owned(), sum.reshape([count]));
     }
-    let value = value.unwrap_or_else(|| Tensor::zeros([1], &device.clone().without_autodiff()));
-    (value, last)
+    let report = match (weighed, value) {
+        (Some(weighed), _) => Tensor::cat(weighed.report, 0),
+        (None, Some(value)) => value,
+        (None, None) => Tensor::zeros([1], &device.clone().without_autodiff()),
+    };
+    (report, last)
+}
+
+/// Weighs all tokens of the micro-batch: their log-probabilities have to be known before any
+/// gradient is, so each call goes through the head twice.
+fn weigh(step: &MicroStep<'_>, ranges: &[Range<usize>], last: &[Tensor<2>]) -> Weighed {
+    let known = calls(ranges).into_iter().map(|chunks| {
+        let rows = ranges[chunks.start].start..ranges[chunks.end - 1].end;
+        let own = last[chunks]
+            .iter()
+            .map(|x| step.plain.norm.forward(x.clone()));
+        let (labels, _) = targets(&step.batch.labels[rows], 1, step.device);
+        policy::of_labels(step.plain, Tensor::cat(own.collect(), 0), labels)
+    });
+    let known = Tensor::cat(known.collect(), 0);
+    let (labels, _) = targets(&step.batch.labels, 1, step.device);
+    let mask = policy::mask(labels);
+    Weighed::of(step.goal, step.batch, known, mask, step.share)
 }
 
 /// Neighbouring chunks that share a call: as many as have [`TOKENS`] rows together, at least one.

@@ -36,7 +36,7 @@ use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::tensor::{Device, Tensor};
 
 use crate::model::{Decoder, Input};
-use crate::objective::{Chosen, Counts, RouterObjective, StepSize};
+use crate::objective::{Chosen, Counts, Objective, RouterObjective, Share, StepSize};
 use crate::observer::Observer;
 use crate::optim::Gradients;
 use crate::step::{MicroBatch, counted, cross_entropy};
@@ -75,6 +75,9 @@ pub(crate) struct MicroStep<'a> {
     pub objective: &'a RouterObjective,
     /// Choices of the whole step, where the objective takes them and they are known.
     pub whole_step: Option<&'a Counts>,
+    /// What is minimised beside the router losses.
+    pub goal: &'a Objective,
+    pub share: Share,
     pub size: StepSize,
     pub loss_scale: f64,
     pub device: &'a Device,
@@ -117,7 +120,7 @@ pub(crate) fn run(
     drop(forward);
     let _backward = enter_stage(Stage::Backward);
     let part = enter_part("head");
-    let (cross_entropy, dlast) = head::run(step, &parts, pass.last, gradients);
+    let (report, dlast) = head::run(step, &parts, pass.last, gradients);
     drop(part);
     let terms = backward::run(
         step,
@@ -129,7 +132,21 @@ pub(crate) fn run(
         weighing.as_ref(),
         gradients,
     );
-    tally.add_losses(cross_entropy, terms);
+    tally.add_losses(report, terms);
+}
+
+/// Final hidden states of `batch` `[batch · time, hidden]`, by a streamed forward pass without
+/// gradients. `plain` has no autodiff.
+pub(crate) fn hidden(
+    plain: &Decoder,
+    batch: &MicroBatch,
+    settings: &Settings,
+    device: &Device,
+) -> Tensor<2> {
+    let (parts, inputs) = settings.divide(plain, batch, device);
+    let pass = forward::run(plain, &parts, &inputs, None, |_| {});
+    let normed = pass.last.into_iter().map(|x| plain.norm.forward(x));
+    Tensor::cat(normed.collect(), 0)
 }
 
 /// Counts the choices of `batch` by a forward pass without gradients. `plain` has no autodiff.

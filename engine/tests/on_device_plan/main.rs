@@ -68,6 +68,7 @@ fn measured(
     let batch = MicroBatch {
         labels: ids.clone(),
         sequences: Sequences::plain(load.batch, load.time, ids),
+        ..MicroBatch::default()
     };
     let settings = Settings {
         backpropagation: way,

@@ -48,6 +48,7 @@ fn peak(model: &Decoder, device: &Device, backpropagation: Backpropagation) -> u
     let batch = MicroBatch {
         labels: ids.clone(),
         sequences: Sequences::plain(1, TIME, ids),
+        ..MicroBatch::default()
     };
     let settings = Settings {
         backpropagation,

@@ -12,6 +12,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use serde::Serialize;
 
 use super::{LayerShape, Measurement, measure, median};
+use crate::device::contain;
 
 /// Edge of the square matrices whose product is timed.
 const EDGE: usize = 4096;
@@ -34,6 +35,8 @@ pub struct TileMeasurement {
     pub allowed: f32,
     /// Layers with this tile, where its product is near the best; and the layer's name.
     pub layers: Vec<(String, Measurement)>,
+    /// What the device or its driver said where the tile failed.
+    pub failed: Option<String>,
 }
 
 impl TileMeasurement {
@@ -45,29 +48,39 @@ impl TileMeasurement {
 }
 
 /// Times every tile that `device` takes for `compute`; none where plain tiles are all there is.
-///
-/// # Errors
-/// What the device says when a kernel fails on it.
+/// `told` hears of each product and layer as it is measured: a driver that fails takes what comes
+/// after with it.
 pub fn measure_tiles(
     shapes: &[LayerShape],
     compute: Compute,
     device: &Device,
     repeats: usize,
-) -> Result<Vec<TileMeasurement>, String> {
-    let mut measured = Vec::new();
+    told: &dyn Fn(&str),
+) -> Vec<TileMeasurement> {
+    let mut measured: Vec<TileMeasurement> = Vec::new();
     for tile in tiles(device, compute) {
-        let (rate, error) = with_tile(tile, || -> Result<_, String> {
+        let found = contained(tile, || {
             Ok((
                 rate(EDGE, compute, device, repeats)?,
                 error(compute, device),
             ))
-        })?;
+        });
+        let (rate, error, failed) = match found {
+            Ok((rate, error)) => (rate, error, None),
+            Err(reason) => (0.0, f32::NAN, Some(reason)),
+        };
+        let tera_operations = rate / 1e12;
+        told(&match &failed {
+            None => format!("{tile}: {tera_operations:.1} TFLOP/s, error {error:.1e}"),
+            Some(reason) => format!("{tile}: {reason}"),
+        });
         measured.push(TileMeasurement {
             tile,
-            tera_operations: rate / 1e12,
+            tera_operations,
             error,
             allowed: 4.0 * compute.rounding(),
             layers: Vec::new(),
+            failed,
         });
     }
     let best = measured
@@ -84,11 +97,23 @@ pub fn measure_tiles(
             continue;
         }
         for shape in shapes {
-            let found = with_tile(tile.tile, || measure(shape, settings, device, repeats))?;
-            tile.layers.push((shape.name.clone(), found));
+            let found = contained(tile.tile, || measure(shape, settings, device, repeats));
+            match found {
+                Ok(found) => {
+                    let ms = found.seconds * 1e3;
+                    told(&format!("{}: {} in {ms:.2} ms", tile.tile, shape.name));
+                    tile.layers.push((shape.name.clone(), found));
+                }
+                Err(reason) => tile.failed = Some(reason),
+            }
         }
     }
-    Ok(measured)
+    measured
+}
+
+/// Runs `work` with a tile; a panic is an error.
+fn contained<T>(tile: &'static str, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    contain(|| with_tile(tile, work))?
 }
 
 /// Operations a second of a product of square matrices of `edge`, in the kernels' own product;

@@ -124,9 +124,10 @@ pub(super) fn tell(outcome: &Outcome, path: &Path, json: bool, ui: &Ui) {
         None => ui.status("Finished", trained),
         Some(why) => ui.status("Stopped", format!("{why} after {trained}")),
     }
-    ui.print(format!("training loss     {:.4} nat/token", outcome.loss));
+    let unit = if outcome.per_token { " nat/token" } else { "" };
+    ui.print(format!("training loss     {:.4}{unit}", outcome.loss));
     if let Some(loss) = outcome.validation_loss {
-        ui.print(format!("validation loss   {loss:.4} nat/token"));
+        ui.print(format!("validation loss   {loss:.4}{unit}"));
         if let Some(entropy) = outcome.unigram_entropy {
             let gap = entropy - loss;
             let side = if gap < 0.0 { "above" } else { "below" };

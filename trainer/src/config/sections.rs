@@ -39,6 +39,10 @@ impl Default for RunSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
+    /// Folder of the model that training starts from: of a model, or a run whose last checkpoint it
+    /// is. Absent: random weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     /// Optimizer steps.
     pub steps: u64,
     /// Sequences of a micro-batch.
@@ -68,6 +72,7 @@ pub struct TrainSection {
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
+            init_from: None,
             steps: 1000,
             batch_size: 8,
             sequence_length: 256,

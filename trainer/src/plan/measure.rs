@@ -116,6 +116,7 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
     let batches = [MicroBatch {
         sequences: Sequences::plain(batch, time, ids),
         labels,
+        ..MicroBatch::default()
     }];
     let settings = Settings {
         backpropagation: way_of(sample),

@@ -13,6 +13,7 @@ use bellows_record::{ModelSummary, RunInfo};
 use burn::tensor::Device;
 
 use super::checkpoint::load_optimizer;
+use super::reference::{Origin, Reference};
 use super::{State, Stop};
 use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
@@ -41,6 +42,8 @@ pub struct Session {
     pub model: Decoder,
     /// Its optimizer.
     pub optimizer: AdamW,
+    /// What the objective compares the model with, where it does.
+    pub reference: Option<Reference>,
     /// Where a resumed run goes on.
     pub state: Option<State>,
     /// Watches the memory of its steps, and knows how they backpropagate.
@@ -97,9 +100,33 @@ impl Session {
         let loader = dataset.loader(&loader_config(&config))?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let mut init = Init::random(&device, config.run.seed, config.model.initializer_range)
-            .with_numerics(numerics(&precision, &config.train));
-        let model = Decoder::new(&mut init, &config.model);
+        let model = match &config.train.init_from {
+            Some(folder) => starting_model(
+                &config,
+                folder,
+                &device,
+                numerics(&precision, &config.train),
+                ui,
+            )?,
+            None => {
+                let range = config.model.initializer_range;
+                let mut init = Init::random(&device, config.run.seed, range)
+                    .with_numerics(numerics(&precision, &config.train));
+                Decoder::new(&mut init, &config.model)
+            }
+        };
+        let reference = Reference::new(
+            &Origin {
+                config: &config,
+                dataset: &dataset,
+                device: &device,
+                numerics: described(&opened, &precision),
+                way: planned.guard.way(),
+            },
+            &model,
+            stop,
+            ui,
+        )?;
         let optimizer = AdamW::new(&config.optimizer);
         Ok(Self {
             config,
@@ -111,6 +138,7 @@ impl Session {
             validation,
             model,
             optimizer,
+            reference,
             state: None,
             guard: planned.guard,
             beside: planned.beside,
@@ -151,6 +179,19 @@ impl Session {
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
         let model = folder.load_with(&device, numerics(&precision, &config.train))?;
+        let reference = Reference::reopen(
+            &Origin {
+                config: &config,
+                dataset: &dataset,
+                device: &device,
+                numerics: described(&opened, &precision),
+                way: planned.guard.way(),
+            },
+            state.reference.as_ref(),
+            |start| start.load_with(&device, numerics(&precision, &config.train)),
+            stop,
+            ui,
+        )?;
         let optimizer = AdamW::new(&config.optimizer);
         let (optimizer, state) = load_optimizer(checkpoint, optimizer, &model, &device)?;
         Ok(Self {
@@ -163,6 +204,7 @@ impl Session {
             validation,
             model,
             optimizer,
+            reference,
             state: Some(state),
             guard: planned.guard,
             beside: planned.beside,
@@ -200,6 +242,36 @@ impl Session {
             total_steps: self.config.train.steps,
         }
     }
+}
+
+/// The model in `folder`, whose architecture the configuration has taken over.
+fn starting_model(
+    config: &RunConfig,
+    folder: &Path,
+    device: &Device,
+    numerics: Numerics,
+    ui: &Ui,
+) -> Result<Decoder, Error> {
+    let mut start = ModelFolder::open(folder)?;
+    start.config.kernels = config.model.kernels;
+    if start.config != config.model {
+        return Err(Error::input(format!(
+            "{} holds another model than [model] describes",
+            folder.display()
+        ))
+        .help("leave [model] out to take the model of train.init_from as it is"));
+    }
+    let model = {
+        let _spinner = ui.spinner("reading the weights");
+        start.load_with(device, numerics)?
+    };
+    ui.status("Start", format!("weights of {}", folder.display()));
+    Ok(model)
+}
+
+/// What decides the numbers of a pass beside weights and tokens.
+fn described(opened: &OpenDevice, precision: &Resolved) -> String {
+    format!("{} {}", opened.name(), precision.name())
 }
 
 /// How the model of a run computes.

@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod evaluate;
 mod memory;
 mod steer;
 
@@ -8,22 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellows_data::{Batch, Loader, Split, Tokenizer, ValidationSet};
-use bellows_engine::generate::Sampling;
 use bellows_engine::kernels::Compute;
 use bellows_engine::kernels::memory::in_use;
 use bellows_engine::model::Decoder;
-use bellows_engine::objective::{Frequencies, StepSize, update_correction_bias};
+use bellows_engine::objective::{Frequencies, Measures, StepSize, update_correction_bias};
 use bellows_engine::optim::{AdamW, LossScale};
 use bellows_engine::step::{self, MicroBatch};
 use bellows_record::{
-    Event, EventKind, RunReader, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
+    Event, EventKind, RunReader, RunState, RunWriter, StepMetrics, list_checkpoints,
 };
-use burn::module::Module;
 use burn::tensor::Device;
-use serde_json::json;
 
 use super::recorder::due;
-use super::{Checkpoints, Recorder, Session, State, Stop, continue_text, micro_batch};
+use super::{Checkpoints, Recorder, Reference, Session, State, Stop, micro_batch};
 use crate::config::RunConfig;
 use crate::control::{Control, Steering};
 use crate::error::Error;
@@ -51,6 +49,8 @@ pub struct Outcome {
     pub validation_loss: Option<f64>,
     /// Entropy of the validation labels' own unigram distribution, in nat a token.
     pub unigram_entropy: Option<f64>,
+    /// Whether losses are nat a token.
+    pub per_token: bool,
     /// Text sampled at the end: prompt and continuation.
     pub samples: Vec<(String, String)>,
     /// Why it ended before its last step.
@@ -106,6 +106,7 @@ struct Loop<'a> {
     /// Absent only while the optimizer has it.
     model: Option<Decoder>,
     optimizer: AdamW,
+    reference: Option<Reference>,
     loader: Loader,
     validation: Option<ValidationSet>,
     tokenizer: Arc<Tokenizer>,
@@ -150,6 +151,7 @@ impl<'a> Loop<'a> {
             validation,
             model,
             optimizer,
+            reference,
             state,
             precision,
             guard,
@@ -166,6 +168,7 @@ impl<'a> Loop<'a> {
             loss_scale: None,
             loader: loader.state(),
             dataset: dataset.id().clone(),
+            reference: reference.as_ref().map(|reference| reference.id().clone()),
             steering: Steering::default(),
         });
         state.steering.apply_to(&mut config.record);
@@ -210,7 +213,8 @@ impl<'a> Loop<'a> {
             .with("precision", precision.name())
             .with("precision_reason", precision.reason.as_str())
             .with("memory", ways(guard.way()))
-            .with("memory_limit", guard.limit());
+            .with("memory_limit", guard.limit())
+            .with("objective", config.objective.as_str());
         writer.event(began)?;
         let time_limit = config
             .train
@@ -229,6 +233,7 @@ impl<'a> Loop<'a> {
             device,
             model: Some(model),
             optimizer,
+            reference,
             loader,
             validation,
             tokenizer,
@@ -287,7 +292,10 @@ impl<'a> Loop<'a> {
         let batches: Vec<Batch> = (0..self.state.steering.accumulation(&self.config.train))
             .map(|_| self.loader.next_batch())
             .collect();
-        let micro: Vec<MicroBatch> = batches.iter().map(micro_batch).collect();
+        let micro = batches.iter();
+        let micro: Vec<MicroBatch> = micro
+            .map(|batch| self.micro_batch(Split::Train, batch))
+            .collect();
         let total = self.config.train.steps;
         let learning_rate = self.config.optimizer.learning_rate
             * self.config.schedule.factor(step, total)
@@ -297,9 +305,11 @@ impl<'a> Loop<'a> {
         let settings = step::Settings {
             loss_scale: loss_scale.unwrap_or(1.0),
             backpropagation: self.guard.way(),
+            objective: self.config.objective,
         };
         let Taken {
             losses,
+            measures,
             size,
             frequencies,
             dropped,
@@ -337,7 +347,7 @@ impl<'a> Loop<'a> {
         if gave_up.is_none() && (last || due_at(self.config.evaluate.every, step)) {
             self.evaluate()?;
         }
-        let metrics = StepMetrics {
+        let mut metrics = StepMetrics {
             step,
             time: self.seconds(),
             tokens: self.state.tokens,
@@ -355,6 +365,13 @@ impl<'a> Loop<'a> {
             loss_scale,
             ..StepMetrics::default()
         };
+        write_measures(&mut metrics, measures);
+        if let Some(reference) = &self.reference
+            && let Some((reward, advantage)) = reference.rewards(Split::Train, &batches)
+        {
+            metrics.reward = Some(reward);
+            metrics.advantage = Some(advantage);
+        }
         self.report(metrics, size.tokens as u64, applied)?;
         if let Some(error) = gave_up {
             return Err(error);
@@ -390,6 +407,7 @@ impl<'a> Loop<'a> {
         );
         let mut taken = Taken {
             losses: result.losses,
+            measures: result.measures,
             size: result.size,
             frequencies: result.frequencies,
             dropped: result.dropped,
@@ -408,6 +426,15 @@ impl<'a> Loop<'a> {
         }
         self.recorder.end_of_step();
         taken
+    }
+
+    /// A batch with what the objective knows of it.
+    fn micro_batch(&self, split: Split, batch: &Batch) -> MicroBatch {
+        let mut micro = micro_batch(batch);
+        if let Some(reference) = &self.reference {
+            micro.targets = reference.targets(split, batch);
+        }
+        micro
     }
 
     /// Why no further step follows; `Some(None)`: the last one is done.
@@ -534,76 +561,6 @@ impl<'a> Loop<'a> {
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Result<(), Error> {
-        let Some(validation) = &self.validation else {
-            return Ok(());
-        };
-        let model = held(&self.model).valid();
-        let (mut sum, mut labels) = (0.0, 0);
-        for batch in validation.batches() {
-            let (loss, count) = step::evaluate_with(
-                &model,
-                &micro_batch(&batch),
-                &self.device,
-                self.guard.way(),
-            );
-            sum += loss;
-            labels += count;
-        }
-        let loss = sum / labels.max(1) as f64;
-        self.state.validation_loss = Some(loss);
-        self.last_validation = Some(loss);
-        let event = Event::new(self.state.step, EventKind::Evaluated, "")
-            .elapsed(self.seconds())
-            .with("validation_loss", loss)
-            .with("labels", labels as u64);
-        self.recorder.writer().event(event)?;
-        let better = loss.is_finite() && self.best_validation.is_none_or(|best| loss < best);
-        if better {
-            self.best_validation = Some(loss);
-        }
-        let every = self.config.checkpoint.every;
-        let soon = every > 0 && self.state.step.is_multiple_of(every);
-        if better && self.config.checkpoint.keep_best && every > 0 && !soon {
-            self.save();
-        }
-        Ok(())
-    }
-
-    fn sample(&mut self) -> Result<Vec<(String, String)>, Error> {
-        let settings = &self.config.sample;
-        let sampling = Sampling {
-            max_tokens: settings.max_tokens,
-            temperature: settings.temperature,
-            top_k: (settings.top_k > 0).then_some(settings.top_k),
-            top_p: (settings.top_p < 1.0).then_some(settings.top_p),
-            // Another draw at each step, the same one after a resume.
-            seed: self.config.run.seed ^ self.state.step.rotate_left(32),
-        };
-        let model = held(&self.model).valid();
-        let mut texts = Vec::new();
-        for prompt in &settings.prompts {
-            let text = continue_text(&model, &self.tokenizer, prompt, &sampling, &self.device)?;
-            let mut sample = Sample {
-                step: self.state.step,
-                prompt: prompt.clone(),
-                text: text.clone(),
-                ..Sample::default()
-            };
-            for (key, value) in [
-                ("temperature", json!(settings.temperature)),
-                ("top_k", json!(settings.top_k)),
-                ("top_p", json!(settings.top_p)),
-                ("seed", json!(sampling.seed)),
-            ] {
-                sample.settings.insert(key.to_owned(), value);
-            }
-            self.recorder.writer().sample(sample)?;
-            texts.push((prompt.clone(), text));
-        }
-        Ok(texts)
-    }
-
     /// Begins a checkpoint. Trouble with the one before is told, and training goes on: the last
     /// good one stays.
     fn save(&mut self) {
@@ -656,10 +613,33 @@ impl<'a> Loop<'a> {
             unigram_entropy: self
                 .validation
                 .as_ref()
+                .filter(|_| self.reference.is_none())
                 .map(|validation| validation.unigram_entropy()),
+            per_token: self.reference.is_none(),
             samples,
             stopped,
         })
+    }
+}
+
+fn write_measures(metrics: &mut StepMetrics, measures: Measures) {
+    match measures {
+        Measures::None => {}
+        Measures::Pairs {
+            chosen,
+            rejected,
+            accuracy,
+            margin,
+        } => {
+            metrics.rewards_chosen = Some(chosen);
+            metrics.rewards_rejected = Some(rejected);
+            metrics.rewards_accuracies = Some(accuracy);
+            metrics.rewards_margins = Some(margin);
+        }
+        Measures::Groups { kl, clip_fraction } => {
+            metrics.kl = kl;
+            metrics.clip_fraction = Some(clip_fraction);
+        }
     }
 }
 
@@ -688,6 +668,7 @@ fn due_at(every: u64, step: u64) -> bool {
 /// What a step came to.
 struct Taken {
     losses: step::Losses,
+    measures: Measures,
     size: StepSize,
     frequencies: Frequencies,
     dropped: u64,

@@ -161,5 +161,6 @@ fn batch(golden: &Golden, file: &Path) -> Result<MicroBatch, Error> {
     Ok(MicroBatch {
         sequences: Sequences::plain(rows, time, ids),
         labels,
+        ..MicroBatch::default()
     })
 }

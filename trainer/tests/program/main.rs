@@ -8,6 +8,7 @@ mod disk;
 mod folders;
 mod input;
 mod memory;
+mod objectives;
 mod on_device_precision;
 mod on_device_memory;
 mod output;

@@ -42,11 +42,13 @@ pub(super) fn run(
             continue;
         }
         let spinner = ui.spinner(format!("tiles of {}", name(compute)));
-        let measured = measure_tiles(shapes, compute, device, usize::from(args.repeats));
+        let repeats = usize::from(args.repeats);
+        let told = |line: &str| ui.note(format_args!("{} {line}", name(compute)));
+        let tiles = measure_tiles(shapes, compute, device, repeats, &told);
         drop(spinner);
         report.types.push(Tiles {
             precision: name(compute),
-            tiles: measured.map_err(Error::failed)?,
+            tiles,
         });
     }
     if args.json {
@@ -65,7 +67,7 @@ pub(super) fn run(
         return Ok(());
     }
     Err(Error::failed(format!(
-        "products differ from plain operations by more than rounding: {}",
+        "failed, or differ from plain operations by more than rounding: {}",
         wrong.join("; ")
     )))
 }
