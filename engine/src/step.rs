@@ -2,6 +2,7 @@
 
 use bellows_kernels::cross_entropy::{self, linear_cross_entropy};
 use bellows_kernels::host;
+use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -226,6 +227,7 @@ pub fn run_with(
             stream::run(&step, settings, &mut tally, observer, &mut gradients);
             continue;
         }
+        let forward = enter_stage(Stage::Forward);
         let input = Input::new(model.config(), &batch.sequences, 0, device);
         let Forward { hidden, routings } = model.forward(&input, None);
         tally.add(model, &routings, observer);
@@ -233,7 +235,9 @@ pub fn run_with(
         // A micro-batch is its share of the step: sums over its tokens, divided by the step's
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
+        let part = enter_part("head");
         let (loss, report) = policy::loss(model, hidden, batch, &goal, share, loss_scale);
+        drop(part);
         let mut total = match &terms.objective {
             Some(routers) => loss.add(routers.clone()),
             None => loss,
@@ -243,6 +247,8 @@ pub fn run_with(
         if loss_scale != 1.0 {
             total = total.mul_scalar(loss_scale);
         }
+        drop(forward);
+        let _backward = enter_stage(Stage::Backward);
         gradients.accumulate(model, total.backward());
     }
     let Totals {
@@ -304,6 +310,7 @@ fn count_choices(
     backpropagation: Backpropagation,
     device: &Device,
 ) -> Counts {
+    let _forward = enter_stage(Stage::Forward);
     let model = model.valid();
     let mut counts = Counts::default();
     for batch in batches {

@@ -20,7 +20,7 @@
 //! | [`convert`] | between storage types |
 //! | [`calls`] | which implementation computed each family |
 //! | [`memcheck`] | buffers between guard bands, bounds checks |
-//! | [`peak`] | the most memory in use |
+//! | [`memory`] | whose memory is in use, and how much at most |
 //! | [`profile`] | where a pass spends its time |
 //! | [`tuning`] | the cooperative product's tiles, one by one |
 //! | [`vjp`] | how a family attaches its backward |
@@ -39,8 +39,8 @@ pub mod host;
 pub mod linear;
 mod matmul;
 pub mod memcheck;
+pub mod memory;
 pub mod norm;
-pub mod peak;
 pub mod profile;
 pub mod rope;
 pub mod routing;

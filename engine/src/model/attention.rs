@@ -1,6 +1,7 @@
 //! Attention layers: which projections make queries, keys and values.
 
 use bellows_kernels::attention::{Settings, Visible, attention};
+use bellows_kernels::memory::note;
 use bellows_kernels::rope::rotate;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -71,7 +72,9 @@ impl Attention {
         };
         let y = attention(query, keys.key, keys.value, visible, scale, settings);
         let [batch, heads, time, width] = y.dims();
-        output.forward(y.swap_dims(1, 2).reshape([batch * time, heads * width]))
+        let heads = y.swap_dims(1, 2).reshape([batch * time, heads * width]);
+        note(&heads);
+        output.forward(heads)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bellows_kernels::attention::Visible;
+use bellows_kernels::memory::{enter_part, note};
 use bellows_kernels::rope::Rotation;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -168,7 +169,7 @@ impl Input {
         };
         let slides =
             (0..config.num_hidden_layers).any(|layer| config.layer_window(layer).is_some());
-        Self {
+        let input = Self {
             batch,
             time,
             ids,
@@ -178,7 +179,11 @@ impl Input {
                 ..full.clone()
             }),
             full,
-        }
+        };
+        let _part = enter_part("input");
+        note(&input.rotation.cos);
+        note(&input.rotation.sin);
+        input
     }
 }
 

@@ -26,12 +26,13 @@ mod forward;
 mod head;
 mod kept;
 mod memory;
-mod parts;
+pub(crate) mod parts;
 
 pub use kept::Keep;
-pub use memory::{AUTO_STREAMS_ABOVE, Memory, auto_chunk};
+pub use memory::{Memory, auto_chunk};
 
 use bellows_kernels::host;
+use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::tensor::{Device, Tensor};
 
 use crate::model::{Decoder, Input};
@@ -90,6 +91,7 @@ pub(crate) fn run(
     observer: &dyn Observer,
     gradients: &mut Gradients,
 ) {
+    let forward = enter_stage(Stage::Forward);
     let (parts, inputs) = settings.divide(step.model, step.batch, step.device);
     let sequences = step.batch.sequences.batch;
     let kernels = step.model.config().kernels;
@@ -115,7 +117,11 @@ pub(crate) fn run(
     });
     let counted = counted(step.objective.balance, step.whole_step, tally);
     let weighing = chosen.weighing(sequences, counted, step.size, step.objective);
+    drop(forward);
+    let _backward = enter_stage(Stage::Backward);
+    let part = enter_part("head");
     let (report, dlast) = head::run(step, &parts, pass.last, gradients);
+    drop(part);
     let terms = backward::run(
         step,
         &parts,

@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::Tensor;
 
 use crate::calls::{Path, note};
+use crate::memory::own_gradient;
 use crate::routing::Plan;
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
@@ -139,6 +140,8 @@ pub fn experts_into(
         return custom_vjp(tracked, pass.y, move |dy, _| {
             let before = sums.take();
             let gradients = backward(dy, &inputs, &plan, kept, before, settings);
+            own_gradient(&gradients.gate_up);
+            own_gradient(&gradients.down);
             *sums.lock() = Some(WeightSums {
                 gate_up: gradients.gate_up,
                 down: gradients.down,
@@ -166,6 +169,8 @@ pub fn experts_into(
 }
 
 fn pick(gradients: Gradients, needs: [bool; 4]) -> [Option<crate::vjp::AnyTensor>; 4] {
+    own_gradient(&gradients.gate_up);
+    own_gradient(&gradients.down);
     [
         needs[0].then(|| gradients.x.into()),
         needs[1].then(|| gradients.weights.into()),

@@ -8,7 +8,6 @@ use burn::tensor::Tensor;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::MemoryScope;
 use cubecl::prelude::{BufferArg, CubeCount};
 
 use crate::memcheck;
@@ -81,10 +80,7 @@ pub fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType)
             empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
         }
     };
-    crate::peak::note(|| {
-        let report = fresh.client.memory_report(MemoryScope::Device);
-        report.usage().bytes_in_use
-    });
+    crate::memory::note_primitive(&fresh);
     fresh
 }
 

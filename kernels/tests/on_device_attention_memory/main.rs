@@ -7,7 +7,7 @@ mod device;
 use bellows_kernels::Compute;
 use bellows_kernels::attention::{Settings, Visible, backward, forward};
 use bellows_kernels::convert::convert;
-use bellows_kernels::peak::peak_during;
+use bellows_kernels::memory::peak_during;
 use burn::tensor::{Device, Distribution, Tensor};
 
 use device::test_device;
@@ -43,7 +43,7 @@ fn forward_and_backward_take_results_and_a_number_or_two_a_row_and_no_scores() {
                 compute,
                 ..Settings::default()
             };
-            let (_, peak) = peak_during(|| {
+            let (_, peak) = peak_during(&device, || {
                 let pass = forward(query, key, value, &Visible::default(), 0.25, settings);
                 backward(dy, pass.expect("a shape that kernels take"))
             });
@@ -58,9 +58,9 @@ fn forward_and_backward_take_results_and_a_number_or_two_a_row_and_no_scores() {
             let most = results + numbers + halves;
             // Besides, a launch's own few parameters and alignment.
             assert!(
-                peak - before <= most as u64 + 16384,
+                peak.in_use - before <= most as u64 + 16384,
                 "{compute:?}, {time} tokens: {} bytes, of which {most} have a name",
-                peak - before
+                peak.in_use - before
             );
         }
     }

@@ -4,39 +4,14 @@
 #[path = "../on_device/device.rs"]
 mod device;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use bellows_kernels::Compute;
 use bellows_kernels::cross_entropy::{
     Settings, Slopes, backward, forward, forward_backward, workspace_bytes,
 };
-use bellows_kernels::peak::peak_during;
+use bellows_kernels::memory::{Counting, in_use, peak_during};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 
 use device::test_device;
-
-/// The system's allocator, which counts what is in use and the most that ever was.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system's allocator as it is; counting touches no memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = IN_USE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -52,15 +27,10 @@ const WORKSPACE: usize = 1 << 19;
 /// The most bytes in use during `work` beyond those before it.
 fn peak<T>(device: &Device, work: impl FnOnce() -> T) -> usize {
     device.sync().expect("the device works");
-    if let Some(before) = device.memory_pool_usage() {
-        let (result, peak) = peak_during(work);
-        drop(result);
-        return peak.saturating_sub(before.bytes_in_use) as usize;
-    }
-    let before = IN_USE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    drop(work());
-    PEAK.load(Ordering::Relaxed) - before
+    let before = in_use(device).expect("pools, or the allocator of this program");
+    let (result, peak) = peak_during(device, work);
+    drop(result);
+    peak.in_use.saturating_sub(before.in_use) as usize
 }
 
 /// Peaks of a pass without gradients, of one with them, and of a backward pass alone.

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
 use bellows_engine::kernels::experts::Settings;
-use bellows_engine::kernels::peak::peak_during;
+use bellows_engine::kernels::memory::peak_during;
 use bellows_engine::kernels::profile::{Stage, launches, stages_of};
 use bellows_engine::kernels::routing::{Router, ScoreFunction};
 use bellows_engine::kernels::{Compute, Kernels, convert};
@@ -263,10 +263,10 @@ fn figures(
     let extra_bytes = if kernels == Kernels::Fused {
         sync()?;
         let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
-        let (held, peak) = peak_during(|| layer.pass(true));
+        let (held, peak) = peak_during(device, || layer.pass(true));
         sync()?;
         drop(held);
-        in_use.map(|before| peak.saturating_sub(before))
+        in_use.map(|before| peak.in_use.saturating_sub(before))
     } else {
         before
             .zip(after)

@@ -27,6 +27,7 @@ Examples:
   bellows resume runs/rust-code              go on where a run stopped
   bellows generate runs/rust-code -p 'fn '   let it write
   bellows devices                            what this machine can train on
+  bellows plan my.toml                       what fits into its memory
 
 `bellows COMMAND --help` explains a command.";
 
@@ -87,6 +88,8 @@ impl From<ColorArg> for anstream::ColorChoice {
 pub enum Command {
     /// Train a model as a configuration says
     Train(TrainArgs),
+    /// Tell the memory that a step will need, and what fits
+    Plan(PlanArgs),
     /// Go on with a run that stopped
     Resume(ResumeArgs),
     /// Let a model continue a text
@@ -149,6 +152,9 @@ pub struct TrainArgs {
     /// Seed of weights, batches and samples [run.seed]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Memory that the run may use, such as 8GiB [train.memory_limit]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Folder that holds the runs [run.directory]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
@@ -173,10 +179,67 @@ impl TrainArgs {
         if let Some(seed) = self.seed {
             overrides.push(Override::option("--seed", "run.seed", seed));
         }
+        if let Some(memory) = self.memory {
+            overrides.push(memory_limit(memory));
+        }
         if let Some(directory) = &self.directory {
             let directory = directory.to_string_lossy();
             overrides.push(Override::text("--directory", "run.directory", directory));
         }
+        overrides
+    }
+}
+
+/// `--memory` as a setting.
+pub fn memory_limit(size: ByteSize) -> Override {
+    Override::text("--memory", "train.memory_limit", size.to_string())
+}
+
+/// `bellows plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bellows plan my.toml                               what a step needs, in three ways to keep activations
+  bellows plan my.toml --memory 8GiB --device cpu    the same for a card that is not here
+  bellows plan my.toml --set train.sequence_length=65536 --json
+  bellows plan --measure --device gpu                predictions beside measured peaks
+
+Neither the corpus is read nor anything written. Exit code 0 also where the answer is that it does not fit.")]
+pub struct PlanArgs {
+    /// Configuration file
+    #[arg(value_name = "CONFIG", required_unless_present = "measure")]
+    pub config: Option<PathBuf>,
+    /// Change a setting; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = Override::parse, conflicts_with = "measure")]
+    pub set: Vec<Override>,
+    /// Where to train: auto, cpu, gpu or gpu:N [run.device]
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
+    /// Memory that may be used, such as 8GiB [train.memory_limit]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Take a step of each of six configurations and compare predicted with measured peaks
+    #[arg(long, conflicts_with = "config")]
+    pub measure: bool,
+    /// With --measure: sizes for a software renderer (small) or a large card (large)
+    #[arg(long, value_name = "SIZES", value_parser = ["small", "large"], requires = "measure")]
+    pub sizes: Option<String>,
+    /// With --measure: who holds the memory at each peak
+    #[arg(long, requires = "measure")]
+    pub owners: bool,
+    /// Print a JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PlanArgs {
+    /// The settings given, in the order in which the later wins.
+    pub fn overrides(&self) -> Vec<Override> {
+        let mut overrides = self.set.clone();
+        if let Some(device) = self.device {
+            overrides.push(Override::text("--device", "run.device", device.to_string()));
+        }
+        overrides.extend(self.memory.map(memory_limit));
         overrides
     }
 }
@@ -205,6 +268,9 @@ pub struct ResumeArgs {
     /// Where to train: auto, cpu, gpu or gpu:N (default: as the run says)
     #[arg(long)]
     pub device: Option<DeviceChoice>,
+    /// Memory that the run may use, such as 8GiB (default: as the run says)
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Report progress and the result as JSON lines on standard output
     #[arg(long)]
     pub json: bool,

@@ -31,6 +31,7 @@ pub fn run(args: TrainArgs, ui: &Ui) -> Result<(), Error> {
         session.info(),
         &session.config.to_toml()?,
     )?;
+    writer.plan(&session.plan)?;
     announce(&session, ui);
     let path = writer.path().to_owned();
     let outcome = train(session, writer, &stop, ui, args.json)
@@ -70,6 +71,7 @@ pub(super) fn announce(session: &Session, ui: &Ui) {
     if adapter.is_some_and(|adapter| adapter.kind == AdapterKind::Software) {
         ui.warn("this driver computes on the processor, many times slower than --device cpu does");
     }
+    ui.status("Memory", &session.memory);
     let train = &session.config.train;
     ui.status(
         "Training",

@@ -27,7 +27,6 @@ use bellows_data::DataConfig;
 use bellows_engine::config::ModelConfig;
 use bellows_engine::objective::{Objective, RouterObjective};
 use bellows_engine::optim::{AdamWConfig, LossScaleConfig, Schedule};
-use bellows_engine::step::Backpropagation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -164,14 +163,6 @@ impl RunConfig {
                 .map(|finding| place(finding).line(source_name))
                 .collect(),
         })
-    }
-
-    /// How activations are kept for the backward pass.
-    pub fn backpropagation(&self) -> Backpropagation {
-        let chunk = (self.stream.chunk > 0).then_some(self.stream.chunk);
-        let (batch, time) = (self.train.batch_size, self.train.sequence_length);
-        let memory = self.train.memory;
-        memory.resolve(batch, time, chunk, self.stream.keep)
     }
 
     /// The resolved form: every default written out. Reading it back gives an equal configuration.

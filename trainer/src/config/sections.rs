@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bellows_engine::stream::{Keep, Memory};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::ByteSize;
 use crate::device::{DeviceChoice, Precision};
 
 /// `[run]`: what the run is called and where it lives.
@@ -59,6 +60,11 @@ pub struct TrainSection {
     pub precision: Precision,
     /// How activations are kept for the backward pass.
     pub memory: Memory,
+    /// Memory that the run may use; absent: what the device has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<ByteSize>,
+    /// Look at the memory in use before every launch.
+    pub measure_memory: bool,
     /// Compute the experts' pre-activations again in backward instead of keeping them.
     pub recompute_experts: bool,
 }
@@ -75,6 +81,8 @@ impl Default for TrainSection {
             skip_limit: 5,
             precision: Precision::Auto,
             memory: Memory::Auto,
+            memory_limit: None,
+            measure_memory: false,
             recompute_experts: false,
         }
     }

@@ -5,6 +5,7 @@
 
 mod batches;
 mod checkpoint;
+mod ledger;
 mod recorder;
 mod reference;
 mod sample;

@@ -13,6 +13,7 @@ use bellows_data::{Batch, Dataset, IGNORE_INDEX, Span, Split};
 use bellows_engine::model::Decoder;
 use bellows_engine::objective::{Objective, Targets, advantages};
 use bellows_engine::policy::log_probabilities;
+use bellows_engine::step::Backpropagation;
 use bellows_engine::weights::{NamedTensor, SafetensorsSource, TensorSource};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -70,6 +71,8 @@ pub struct Origin<'a> {
     pub device: &'a Device,
     /// What decides the numbers beside weights and data: device and type of multiplication.
     pub numerics: String,
+    /// How the run goes through its sequences.
+    pub way: Backpropagation,
 }
 
 impl Reference {
@@ -219,12 +222,8 @@ impl Reference {
                     "asking the starting policy: batch {} of {total} of the {split} data",
                     done + 1
                 ));
-                let logs = log_probabilities(
-                    start,
-                    &micro_batch(&batch),
-                    origin.device,
-                    config.backpropagation(),
-                );
+                let logs =
+                    log_probabilities(start, &micro_batch(&batch), origin.device, origin.way);
                 for span in &batch.spans {
                     // Rows are documents in order.
                     side.reference

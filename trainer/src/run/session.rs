@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bellows_data::{Dataset, Loader, LoaderConfig, Split, ValidationSet};
 use bellows_engine::kernels::Kernels;
+use bellows_engine::kernels::memory::in_use;
 use bellows_engine::model::{Decoder, Init, Numerics};
 use bellows_engine::optim::AdamW;
+use bellows_engine::stream::Memory;
 use bellows_record::{ModelSummary, RunInfo};
 use burn::tensor::Device;
 
@@ -17,6 +19,7 @@ use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state};
+use crate::plan::{Guard, Planner, verdict};
 use crate::ui::{Ui, bytes, count};
 
 /// Everything opened.
@@ -43,6 +46,43 @@ pub struct Session {
     pub reference: Option<Reference>,
     /// Where a resumed run goes on.
     pub state: Option<State>,
+    /// Watches the memory of its steps, and knows how they backpropagate.
+    pub guard: Guard,
+    /// Bytes in use on the device for other things than the run.
+    pub beside: u64,
+    /// The memory plan as `plan.json` holds it.
+    pub plan: serde_json::Value,
+    /// The same in a sentence.
+    pub memory: String,
+}
+
+/// A plan that fits.
+struct Planned {
+    guard: Guard,
+    beside: u64,
+    plan: serde_json::Value,
+    memory: String,
+}
+
+/// Plans the memory of a run before its model is made.
+fn plan(
+    config: &RunConfig,
+    opened: &OpenDevice,
+    precision: &Resolved,
+    before: Option<(Memory, Option<usize>)>,
+) -> Result<Planned, Error> {
+    let beside = in_use(&opened.device).map_or(0, |reading| reading.in_use);
+    let planner = Planner::new(config, opened, precision.compute);
+    let answer = planner.plan_again(beside, before);
+    let Some(chosen) = answer.plan.chosen() else {
+        return Err(answer.refusal());
+    };
+    Ok(Planned {
+        guard: Guard::new(planner.clone(), chosen.prediction.clone()),
+        beside,
+        plan: answer.document(true),
+        memory: verdict(&answer),
+    })
 }
 
 impl Session {
@@ -56,6 +96,7 @@ impl Session {
         let dataset = Dataset::prepare(&config.data, &data_progress(stop, ui))?;
         fit_vocabulary(&mut config, &dataset)?;
         describe_data(&dataset, ui);
+        let planned = plan(&config, &opened, &precision, None)?;
         let loader = dataset.loader(&loader_config(&config))?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
@@ -80,6 +121,7 @@ impl Session {
                 dataset: &dataset,
                 device: &device,
                 numerics: described(&opened, &precision),
+                way: planned.guard.way(),
             },
             &model,
             stop,
@@ -98,16 +140,22 @@ impl Session {
             optimizer,
             reference,
             state: None,
+            guard: planned.guard,
+            beside: planned.beside,
+            plan: planned.plan,
+            memory: planned.memory,
         })
     }
 
-    /// Goes on from `checkpoint` with the run's `config`.
+    /// Goes on from `checkpoint` with the run's `config`; `before`: the mode and chunk of its plan so
+    /// far.
     ///
     /// # Errors
     /// If the checkpoint is damaged or of another configuration, or the data changed.
     pub fn resume(
         mut config: RunConfig,
         checkpoint: &Path,
+        before: Option<(Memory, Option<usize>)>,
         stop: &Stop,
         ui: &Ui,
     ) -> Result<Self, Error> {
@@ -126,6 +174,7 @@ impl Session {
             ))
             .help("undo the change of [model] in config.toml, or train a new run"));
         }
+        let planned = plan(&config, &opened, &precision, before)?;
         let loader = dataset.resume_loader(&loader_config(&config), &state.loader)?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
@@ -136,6 +185,7 @@ impl Session {
                 dataset: &dataset,
                 device: &device,
                 numerics: described(&opened, &precision),
+                way: planned.guard.way(),
             },
             state.reference.as_ref(),
             |start| start.load_with(&device, numerics(&precision, &config.train)),
@@ -156,6 +206,10 @@ impl Session {
             optimizer,
             reference,
             state: Some(state),
+            guard: planned.guard,
+            beside: planned.beside,
+            plan: planned.plan,
+            memory: planned.memory,
         })
     }
 

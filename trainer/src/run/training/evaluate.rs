@@ -27,7 +27,7 @@ impl Loop<'_> {
                 &self.micro_batch(Split::Validation, &batch),
                 &self.config.objective,
                 &self.device,
-                self.config.backpropagation(),
+                self.guard.way(),
             );
             sum += found.objective;
             labels += found.units;
