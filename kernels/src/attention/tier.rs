@@ -46,8 +46,9 @@ pub struct Tile {
 impl Tiles {
     /// The rule's, largest first: a smaller one is taken where memory or units do not suffice.
     ///
-    /// Of 128 rows, which share what is read of the other side; of 32 columns, since with 64 two
-    /// tiles and the scratch would not fit into 48 KiB of workgroup memory.
+    /// Of 128 rows, which share what is read of the other side: on an H100 64 took half as long
+    /// again. Of 32 columns: 16 took a twelfth longer, and with 64 two tiles and the scratch would
+    /// not fit into 48 KiB of workgroup memory.
     const RULE: Self = Self {
         forward: Tile {
             subgroups: 8,
@@ -112,6 +113,22 @@ impl Tile {
 }
 
 impl Tiles {
+    /// Whether the device's cooperative kernels run these for heads of these widths: it has the
+    /// matrices, the workgroup memory and the units.
+    pub fn run_on(
+        self,
+        device: &Device,
+        compute: Compute,
+        width: usize,
+        value_width: usize,
+    ) -> bool {
+        let Some(probe) = probe(device) else {
+            return false;
+        };
+        let widths = padded([width, value_width]);
+        cooperative_on(&probe, compute, widths).is_ok() && self.fit(&probe, widths)
+    }
+
     /// Whether the device runs all of them.
     pub(super) fn fit(self, like: &CubeTensor, widths: [usize; 2]) -> bool {
         let subgroup = subgroup(like);
@@ -124,6 +141,17 @@ impl Tiles {
 /// Units of a subgroup, where all subgroups are equally wide.
 pub(super) fn subgroup(like: &CubeTensor) -> usize {
     like.client.properties().hardware.plane_size_max as usize
+}
+
+/// Something on `device` to ask it through; `None` where it runs no kernels.
+fn probe(device: &Device) -> Option<CubeTensor> {
+    let probe = Tensor::<1>::zeros([4], &device.clone().without_autodiff());
+    gpu::on_cube(&probe).then(|| gpu::primitive(probe))
+}
+
+/// Widths as the kernels see them.
+fn padded(widths: [usize; 2]) -> [usize; 2] {
+    widths.map(|width| width.next_multiple_of(8))
 }
 
 /// What stands against cooperative matrices on this device, or the tiles they would use.
@@ -195,12 +223,8 @@ impl Tier {
         width: usize,
         value_width: usize,
     ) -> Result<Tiles, &'static str> {
-        let probe = Tensor::<1>::zeros([4], &device.clone().without_autodiff());
-        if !gpu::on_cube(&probe) {
-            return Err("the device runs no kernels");
-        }
-        let widths = [width, value_width].map(|width| width.next_multiple_of(8));
-        cooperative_on(&gpu::primitive(probe), compute, widths)
+        let probe = probe(device).ok_or("the device runs no kernels")?;
+        cooperative_on(&probe, compute, padded([width, value_width]))
     }
 
     /// Its name in reports.

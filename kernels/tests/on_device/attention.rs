@@ -386,8 +386,12 @@ fn every_tile_of_the_cooperative_tier_computes_the_same() {
                 keys: tile,
                 joint,
             };
-            ways.push(Way::new(compute, Some(Tier::Cooperative(tiles))));
+            // Not all devices have the memory for all of them.
+            if tiles.run_on(&device, compute, case.width, case.value_width) {
+                ways.push(Way::new(compute, Some(Tier::Cooperative(tiles))));
+            }
         }
+        assert!(!ways.is_empty(), "the rule's own tiles fit");
         case.check_in(&device, &ways);
     }
 }

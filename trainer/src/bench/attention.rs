@@ -71,8 +71,13 @@ impl AttentionShape {
     }
 }
 
-/// The tiles that a sweep tries: for each of the three kernels all sizes that may fit.
-pub fn tiles_to_try(found: Tiles) -> Vec<Tiles> {
+/// The tiles that a sweep tries: first the rule's own, then all others that the device runs.
+pub fn tiles_to_try(
+    shape: &AttentionShape,
+    found: Tiles,
+    compute: Compute,
+    device: &Device,
+) -> Vec<Tiles> {
     let mut all = Vec::new();
     for (subgroups, columns) in [(4, 32), (4, 64), (8, 16), (8, 32), (16, 32)] {
         for joint in [true, false] {
@@ -85,7 +90,8 @@ pub fn tiles_to_try(found: Tiles) -> Vec<Tiles> {
             });
         }
     }
-    all.retain(|tiles| *tiles != found);
+    let (width, value_width) = (shape.width, shape.value_width);
+    all.retain(|tiles| *tiles != found && tiles.run_on(device, compute, width, value_width));
     all.insert(0, found);
     all
 }

@@ -148,7 +148,7 @@ fn ways(
             Tier::Plain.name().to_owned(),
             settings(Kernels::Fused, Some(Tier::Plain)),
         )],
-        Some(tiles) if args.sweep => tiles_to_try(tiles)
+        Some(tiles) if args.sweep => tiles_to_try(shape, tiles, compute, device)
             .into_iter()
             .map(|tiles| {
                 let tier = Some(Tier::Cooperative(tiles));
