@@ -34,12 +34,16 @@ pub fn run(options: &Options) -> Result<bool, Error> {
     let chosen: Vec<_> = known.iter().filter(|((name, _), _)| wanted(name)).collect();
     if chosen.is_empty() {
         return Err(Error::NoBench {
-            known: known.iter().map(|((name, _), _)| (*name).to_owned()).collect(),
+            known: known
+                .iter()
+                .map(|((name, _), _)| (*name).to_owned())
+                .collect(),
         });
     }
     let mut failed = Vec::new();
     for ((name, package), of) in chosen {
-        let mut command = cargo::command(["run", "--release", "--package", package, "--example", name]);
+        let mut command =
+            cargo::command(["run", "--release", "--package", package, "--example", name]);
         if of.root != workspace.root {
             command.args(of.options());
         }

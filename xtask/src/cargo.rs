@@ -131,9 +131,7 @@ impl Workspace {
     /// The viewer's own workspace. It builds into the target folder of this one, so that both share what they can.
     pub fn viewer(&self) -> Result<Self, Error> {
         let mut command = command(["metadata", "--no-deps", "--format-version", "1"]);
-        command
-            .arg("--manifest-path")
-            .arg(self.root.join(VIEWER));
+        command.arg("--manifest-path").arg(self.root.join(VIEWER));
         Ok(Self {
             target: self.target.clone(),
             ..Self::ask(command)?

@@ -62,7 +62,9 @@ fn viewer_checks(workspace: &Workspace) -> Vec<(&'static str, Command)> {
     let mut formatting = cargo::command(["fmt", "--check", "--manifest-path"]);
     formatting.arg(workspace.root.join("Cargo.toml"));
     let mut clippy = cargo::command(["clippy", "--release", "--all-targets"]);
-    clippy.args(workspace.options()).args(["--", "-D", "warnings"]);
+    clippy
+        .args(workspace.options())
+        .args(["--", "-D", "warnings"]);
     let mut docs = cargo::command(["doc", "--release", "--no-deps"]);
     docs.args(workspace.options()).env(
         "RUSTDOCFLAGS",
