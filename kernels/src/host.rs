@@ -6,6 +6,7 @@
 use std::cell::Cell;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
+use burn_cubecl::tensor::CubeTensor;
 
 thread_local! {
     static READS: Cell<u64> = const { Cell::new(0) };
@@ -14,6 +15,13 @@ thread_local! {
 /// How often this thread has waited for a device.
 pub fn reads() -> u64 {
     READS.get()
+}
+
+/// Waits until the device of `on` has done all that it was given: for measuring alone, counted as a
+/// read. A device that fails here fails the caller's next read as well, which reports it.
+pub(crate) fn wait(on: &CubeTensor) {
+    READS.set(READS.get() + 1);
+    drop(cubecl::future::block_on(on.client.sync()));
 }
 
 /// Tensors to be read in one go. Its default holds none.

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use burn_cubecl::tensor::CubeTensor;
 
+use crate::host;
+
 /// What the runs of one stage add up to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
@@ -42,12 +44,10 @@ pub(crate) fn stage<T>(
     if STAGES.with_borrow(Option::is_none) {
         return launches();
     }
-    // A device that fails here fails the caller's own next wait as well, which reports it.
-    let wait = || drop(cubecl::future::block_on(on.client.sync()));
-    wait();
+    host::wait(on);
     let start = Instant::now();
     let result = launches();
-    wait();
+    host::wait(on);
     let seconds = start.elapsed().as_secs_f64();
     STAGES.with_borrow_mut(|stages| {
         let Some(stages) = stages else { return };

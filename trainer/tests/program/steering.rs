@@ -45,11 +45,6 @@ impl Live {
         self.folder.bellows(&line).ok().json()
     }
 
-    fn last_step(&self) -> u64 {
-        let rows = self.folder.metrics("run");
-        rows.last_key_value().map_or(0, |(&step, _)| step)
-    }
-
     #[track_caller]
     fn wait_for_step(&mut self, step: u64) {
         let folder = &self.folder;
