@@ -142,6 +142,27 @@ fn a_growing_stream_is_followed_batch_by_batch() {
 }
 
 #[test]
+fn a_stream_that_ends_in_a_batch_says_where_and_a_whole_one_says_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let path = ended_run(root.path());
+    let file = path.join("routing.0.arrows");
+    let length = fs::metadata(&file).unwrap().len();
+    let mut reader = open(&path).routing();
+    reader.poll().unwrap();
+    assert_eq!(reader.half_written().count(), 0);
+    cut(&file, length - 20);
+    let mut reader = open(&path).routing();
+    reader.poll().unwrap();
+    let half: Vec<_> = reader.half_written().collect();
+    assert_eq!((half.len(), &half[0].path), (1, &file));
+    // What stands before that byte is whole.
+    cut(&file, half[0].offset);
+    let mut reader = open(&path).routing();
+    assert_eq!(reader.poll().unwrap().rows.len() as u64, STEPS - 1);
+    assert_eq!(reader.half_written().count(), 0);
+}
+
+#[test]
 fn a_killed_writers_tails_do_not_reach_the_next_segment() {
     let root = tempfile::tempdir().unwrap();
     let path = ended_run(root.path());
