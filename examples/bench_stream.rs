@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask bench stream` runs it, or `cargo run --release --features vulkan --example
 //! bench_stream -- --shape qwen3-0.6b --tokens 8192,16384 --memory stream`. Peaks are the most bytes
-//! in use whenever one of Bellows' kernels takes memory, in a pass of its own; times are medians of
+//! in use before any launch, in a pass of its own; times are medians of
 //! passes without that measurement. Weights and gradients are f32.
 
 use std::time::Instant;
@@ -10,12 +10,12 @@ use std::time::Instant;
 use bellows::device::{DeviceChoice, Precision};
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
 use bellows_engine::kernels::Kernels;
-use bellows_engine::kernels::peak::peak_during;
+use bellows_engine::kernels::memory::peak_during;
 use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
 use bellows_engine::step::{Backpropagation, IGNORE, MicroBatch, Settings, run_with};
-use bellows_engine::stream::{Keep, Memory};
+use bellows_engine::stream::{self, Keep, auto_chunk};
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use serde_json::json;
@@ -146,6 +146,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let numerics = Numerics {
         kernels: Kernels::default(),
         compute,
+        recompute_experts: false,
     };
     let mut init = Init::random(&device, 0, config.initializer_range).with_numerics(numerics);
     let model = Decoder::new(&mut init, &config);
@@ -169,12 +170,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     for &time in &options.tokens {
         for &way in &options.memory {
-            let memory = match way {
-                Way::Plain => Memory::Plain,
-                Way::Checkpoint => Memory::Checkpoint,
-                Way::Stream => Memory::Stream,
+            let memory = format!("{way:?}").to_lowercase();
+            let streamed = |chunk| Backpropagation::Streamed(stream::Settings { chunk, keep });
+            let way = match way {
+                Way::Plain => Backpropagation::Plain,
+                Way::Checkpoint => streamed(None),
+                Way::Stream => streamed(Some(options.chunk.unwrap_or_else(|| auto_chunk(time)))),
             };
-            let way = memory.resolve(options.batch, time, options.chunk, keep);
             let found = measure(&model, way, options.batch, time, &device, options.repeats)?;
             let beyond = found.peak.map(|peak| peak.saturating_sub(parameters * 8));
             if options.json {
@@ -200,7 +202,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     bytes.map_or("-".to_owned(), |bytes| (bytes >> 20).to_string())
                 };
                 println!(
-                    "| {time} | {memory:?} | {} | {} | {:.3} |",
+                    "| {time} | {memory} | {} | {} | {:.3} |",
                     mib(beyond),
                     mib(found.peak),
                     found.seconds
@@ -240,6 +242,7 @@ fn measure(
     let batches = [MicroBatch {
         sequences: Sequences::plain(batch, time, ids),
         labels,
+        ..MicroBatch::default()
     }];
     let settings = Settings {
         backpropagation,
@@ -261,7 +264,7 @@ fn measure(
     // Compiles kernels, and leaves nothing behind that the measured passes did not make.
     drop(step().map_err(failed)?);
     device.memory_cleanup();
-    let (result, peak) = peak_during(step);
+    let (result, peak) = peak_during(device, step);
     let loss = result.map_err(failed)?.losses.total;
     let usage = device.memory_pool_usage();
     let mut seconds = Vec::with_capacity(repeats);
@@ -273,8 +276,8 @@ fn measure(
     }
     seconds.sort_by(f64::total_cmp);
     Ok(Found {
-        peak: usage.as_ref().map(|_| peak),
-        reserved: usage.map(|usage| usage.bytes_reserved),
+        peak: usage.as_ref().map(|_| peak.in_use),
+        reserved: usage.map(|_| peak.reserved),
         seconds: seconds[seconds.len() / 2],
         loss,
     })

@@ -152,6 +152,7 @@ fn main() -> Result<(), bellows::error::Error> {
         loss_scale: None,
         steering: bellows::control::Steering::default(),
         loader: session.loader.state(),
+        reference: None,
         dataset: session.dataset.id().clone(),
     };
     let (mut waits, mut blocking) = (Vec::new(), Vec::new());
@@ -242,17 +243,19 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
     };
     let (query, key, value) = (heads(n, q), heads(groups, q), heads(groups, v));
     let dy = heads(n, v);
-    let mask = Tensor::<4>::zeros([batch, 1, time, time], device);
+    let visible = attention::Visible::default();
     report("attention", layers * train.accumulation as f64, &|| {
         let (query, key, value) = (query.clone(), key.clone(), value.clone());
-        let (_, p) = attention::reference::forward(
-            query.clone(),
-            key.clone(),
-            value.clone(),
-            mask.clone(),
-            0.1,
-        );
-        attention::reference::backward(dy.clone(), query, key, value, p, 0.1);
+        let (y, log_sums) =
+            attention::reference::forward(query.clone(), key.clone(), value.clone(), &visible, 0.1);
+        let kept = attention::reference::Kept {
+            query,
+            key,
+            value,
+            y,
+            log_sums,
+        };
+        attention::reference::backward(dy.clone(), kept, &visible, 0.1);
     });
     let x = random([rows, hidden]);
     let project = |input: usize, output: usize| {
@@ -326,13 +329,14 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
     let weights = Tensor::<1>::ones([rows], device);
     report("head and cross-entropy", train.accumulation as f64, &|| {
         let (head, labels) = (head.clone(), labels.clone());
-        cross_entropy::reference::run(
+        let settings = cross_entropy::Settings::default();
+        cross_entropy::reference::forward_backward(
             x.clone(),
             head,
             labels,
             weights.clone(),
-            cross_entropy::CHUNK,
-            true,
+            None,
+            &settings,
         );
     });
 }

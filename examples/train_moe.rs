@@ -42,7 +42,11 @@ fn main() -> Result<(), ConfigError> {
             labels.extend(&text[start + 1..=start + TIME]);
         }
         let sequences = Sequences::plain(8, TIME, ids);
-        let batch = MicroBatch { sequences, labels };
+        let batch = MicroBatch {
+            sequences,
+            labels,
+            ..MicroBatch::default()
+        };
         let result = step::run(&model, &[batch], &objective, &device, &mut NoObserver);
         (model, _) = optimizer.update(model, result.gradients, 3e-3);
         if number == 1 || number % 50 == 0 {

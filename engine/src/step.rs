@@ -1,21 +1,23 @@
 //! Forward and backward over the micro-batches of one optimizer step.
 
-use bellows_kernels::cross_entropy::linear_cross_entropy;
+use bellows_kernels::cross_entropy::{self, linear_cross_entropy};
 use bellows_kernels::host;
+use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::model::{Decoder, Forward, Input, Sequences};
 use crate::objective::{
-    BalanceScope, Counts, Frequencies, RouterObjective, StepSize, router_terms,
+    BalanceScope, Counts, Frequencies, Measures, Objective, Reported, RouterObjective, Share,
+    StepSize, Targets, router_terms,
 };
 use crate::observer::Observer;
 use crate::optim::Gradients;
+use crate::policy;
 use crate::stream::{self, MicroStep};
 use crate::tally::{Tally, Totals};
 
-/// Label of a position that has none, as in Hugging Face's datasets.
-pub const IGNORE: i32 = -100;
+pub use bellows_kernels::cross_entropy::IGNORE;
 
 /// Sequences with their labels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +26,8 @@ pub struct MicroBatch {
     pub sequences: Sequences,
     /// The token after each position, or [`IGNORE`] `[batch · time]`.
     pub labels: Vec<i32>,
+    /// What the objective knows beside the labels.
+    pub targets: Targets,
 }
 
 impl MicroBatch {
@@ -36,8 +40,10 @@ impl MicroBatch {
 /// Values of one step's objective.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
-    /// The whole objective: cross-entropy plus the weighted router terms.
+    /// All that is minimised: the objective plus the weighted router terms.
     pub total: f64,
+    /// The objective; for most it is the cross-entropy.
+    pub objective: f64,
     /// Mean cross-entropy of the labels, in nat.
     pub cross_entropy: f64,
     /// Load-balancing loss before its coefficient.
@@ -51,6 +57,8 @@ pub struct Losses {
 pub struct StepResult {
     /// Values of the objective.
     pub losses: Losses,
+    /// What else the objective measures.
+    pub measures: Measures,
     /// Gradients of the objective over all micro-batches.
     pub gradients: Gradients,
     /// Choices of the whole step.
@@ -83,32 +91,45 @@ pub struct BatchLoss {
 }
 
 /// Cross-entropy of the hidden states `[batch · time, hidden]` against `labels`, divided by
-/// `divisor` (the labels of the step).
+/// `divisor` (the labels of the step). `loss_scale` is what the objective will be multiplied by
+/// before its backward pass.
 pub fn cross_entropy(
     model: &Decoder,
     hidden: Tensor<2>,
     labels: &[i32],
     divisor: usize,
+    loss_scale: f64,
 ) -> BatchLoss {
-    let device = hidden.device().without_autodiff();
-    let weight = 1.0 / divisor.max(1) as f32;
-    let present = |label: &i32| *label != IGNORE;
-    let count = labels.len();
-    let ids: Vec<i32> = labels.iter().map(|&label| label.max(0)).collect();
-    let mask: Vec<f32> = labels
-        .iter()
-        .map(|label| f32::from(u8::from(present(label))))
-        .collect();
-    let mask = Tensor::<1>::from_data(TensorData::new(mask, [count]), &device);
-    let result = linear_cross_entropy(
-        hidden,
-        model.head(),
-        Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device),
-        mask.clone().mul_scalar(weight),
-    );
+    let (labels, weights) = targets(labels, divisor, &hidden.device());
+    let settings = head_settings(model, loss_scale);
+    let result = linear_cross_entropy(hidden, model.head(), labels, weights, &settings);
     BatchLoss {
         objective: result.objective,
-        losses: result.losses.mul(mask),
+        losses: result.losses,
+    }
+}
+
+/// Labels on the device, and what each counts in a mean over `divisor` of them `[count]`.
+pub(crate) fn targets(
+    labels: &[i32],
+    divisor: usize,
+    device: &Device,
+) -> (Tensor<1, Int>, Tensor<1>) {
+    let device = device.clone().without_autodiff();
+    let count = labels.len();
+    let weights = Tensor::full([count], 1.0 / divisor.max(1) as f32, &device);
+    let labels = Tensor::from_data(TensorData::new(labels.to_vec(), [count]), &device);
+    (labels, weights)
+}
+
+/// How `model` computes its head.
+pub(crate) fn head_settings(model: &Decoder, loss_scale: f64) -> cross_entropy::Settings {
+    let numerics = model.numerics();
+    cross_entropy::Settings {
+        kernels: numerics.kernels,
+        compute: numerics.compute,
+        loss_scale,
+        ..cross_entropy::Settings::default()
     }
 }
 
@@ -130,6 +151,8 @@ pub struct Settings {
     pub loss_scale: f64,
     /// Which activations are kept, and which computed again.
     pub backpropagation: Backpropagation,
+    /// What is minimised beside the router losses.
+    pub objective: Objective,
 }
 
 impl Default for Settings {
@@ -137,6 +160,7 @@ impl Default for Settings {
         Self {
             loss_scale: 1.0,
             backpropagation: Backpropagation::Plain,
+            objective: Objective::default(),
         }
     }
 }
@@ -159,6 +183,9 @@ pub fn run(
 }
 
 /// [`run`] as `settings` says.
+///
+/// # Panics
+/// If a micro-batch's targets are not those of the settings' objective.
 pub fn run_with(
     model: &Decoder,
     batches: &[MicroBatch],
@@ -170,8 +197,10 @@ pub fn run_with(
     let Settings {
         loss_scale,
         backpropagation,
+        objective: goal,
     } = *settings;
     let size = size_of(batches);
+    let share = Share::of(&goal, batches);
     let mixtures = model.config().moe_layers() > 0;
     let whole_step = (mixtures && objective.balance == BalanceScope::Global && batches.len() > 1)
         .then(|| count_choices(model, batches, backpropagation, device));
@@ -189,6 +218,8 @@ pub fn run_with(
                 batch,
                 objective,
                 whole_step: whole_step.as_ref(),
+                goal: &goal,
+                share,
                 size,
                 loss_scale,
                 device,
@@ -196,6 +227,7 @@ pub fn run_with(
             stream::run(&step, settings, &mut tally, observer, &mut gradients);
             continue;
         }
+        let forward = enter_stage(Stage::Forward);
         let input = Input::new(model.config(), &batch.sequences, 0, device);
         let Forward { hidden, routings } = model.forward(&input, None);
         tally.add(model, &routings, observer);
@@ -203,21 +235,25 @@ pub fn run_with(
         // A micro-batch is its share of the step: sums over its tokens, divided by the step's
         // counts. Only the frequencies of `micro-batch` balancing are its own.
         let terms = router_terms(&routings, batch.sequences.batch, counted, size, objective);
-        let ce = cross_entropy(model, hidden, &batch.labels, size.labels).objective;
+        let part = enter_part("head");
+        let (loss, report) = policy::loss(model, hidden, batch, &goal, share, loss_scale);
+        drop(part);
         let mut total = match &terms.objective {
-            Some(routers) => ce.clone().add(routers.clone()),
-            None => ce.clone(),
+            Some(routers) => loss.add(routers.clone()),
+            None => loss,
         };
-        tally.add_losses(ce, terms);
+        tally.add_losses(report, terms);
         drop(routings);
         if loss_scale != 1.0 {
             total = total.mul_scalar(loss_scale);
         }
+        drop(forward);
+        let _backward = enter_stage(Stage::Backward);
         gradients.accumulate(model, total.backward());
     }
     let Totals {
         frequencies,
-        cross_entropy,
+        report,
         balance,
         z,
         dropped,
@@ -230,15 +266,22 @@ pub fn run_with(
     if !transitions.is_empty() {
         observer.transitions(transitions);
     }
+    let Reported {
+        objective: reached,
+        cross_entropy,
+        measures,
+    } = Reported::of(&goal, &report);
     let total =
-        cross_entropy + objective.balance_coefficient * balance + objective.z_loss_coefficient * z;
+        reached + objective.balance_coefficient * balance + objective.z_loss_coefficient * z;
     StepResult {
         losses: Losses {
             total,
+            objective: reached,
             cross_entropy,
             balance,
             z,
         },
+        measures,
         gradients,
         frequencies,
         size,
@@ -267,6 +310,7 @@ fn count_choices(
     backpropagation: Backpropagation,
     device: &Device,
 ) -> Counts {
+    let _forward = enter_stage(Stage::Forward);
     let model = model.valid();
     let mut counts = Counts::default();
     for batch in batches {
@@ -302,7 +346,7 @@ pub fn evaluate_with(
     }
     let input = Input::new(model.config(), &batch.sequences, 0, device);
     let hidden = model.forward(&input, None).hidden;
-    let losses = cross_entropy(model, hidden, &batch.labels, 1).losses;
+    let losses = cross_entropy(model, hidden, &batch.labels, 1, 1.0).losses;
     let sum = host::floats(losses).into_iter().map(f64::from).sum();
     (sum, batch.label_count())
 }

@@ -26,8 +26,8 @@ pub struct Tally {
     statistics: Vec<Tensor<1>>,
     /// Pairs of choices of consecutive decisions `[E · E]`; empty unless wanted.
     transitions: Vec<Tensor<1, Int>>,
-    /// Cross-entropy of each micro-batch `[1]`.
-    cross_entropies: Vec<Tensor<1>>,
+    /// What the objective reports of each micro-batch.
+    reports: Vec<Tensor<1>>,
     /// Router terms of each micro-batch and decision `[2]`.
     terms: Vec<Tensor<1>>,
 }
@@ -37,8 +37,8 @@ pub struct Tally {
 pub struct Totals {
     /// Choices of each expert.
     pub frequencies: Frequencies,
-    /// Cross-entropy.
-    pub cross_entropy: f64,
+    /// What the objective reports, the micro-batches added up.
+    pub report: Vec<f64>,
     /// Load-balancing loss before its coefficient.
     pub balance: f64,
     /// Router z-loss before its coefficient.
@@ -101,9 +101,10 @@ impl Tally {
         }
     }
 
-    /// Adds the losses of one micro-batch: its `[1]` share of the cross-entropy, and router terms.
-    pub fn add_losses(&mut self, cross_entropy: Tensor<1>, terms: RouterTerms) {
-        self.cross_entropies.push(cross_entropy.without_autodiff());
+    /// Adds the losses of one micro-batch: its share of what the objective reports, and router
+    /// terms.
+    pub fn add_losses(&mut self, report: Tensor<1>, terms: RouterTerms) {
+        self.reports.push(report);
         self.terms.extend(terms.values);
     }
 
@@ -115,7 +116,7 @@ impl Tally {
             let places = tensors.into_iter().map(|tensor| reading.floats(tensor));
             places.collect()
         };
-        let cross_entropies = floats(self.cross_entropies);
+        let reports = floats(self.reports);
         let terms = floats(self.terms);
         let statistics = floats(self.statistics);
         let mut integers = |tensors: Vec<Tensor<1, Int>>| -> Vec<usize> {
@@ -167,8 +168,16 @@ impl Tally {
                 .map(|count| count as u64)
                 .collect(),
         });
+        let mut report: Vec<f64> = Vec::new();
+        for &place in &reports {
+            let own = read.floats(place);
+            report.resize(own.len(), 0.0);
+            for (sum, value) in report.iter_mut().zip(own) {
+                *sum += f64::from(value);
+            }
+        }
         Totals {
-            cross_entropy: sum(&cross_entropies, 0),
+            report,
             balance: sum(&terms, 0),
             z: sum(&terms, 1),
             dropped: dropped.iter().sum(),

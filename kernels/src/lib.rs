@@ -12,19 +12,23 @@
 //! | [`linear`] | linear projections in the compute type |
 //! | [`chain`](mod@chain) | a mixture or chain of experts with its routers, in one backward |
 //! | [`experts`](mod@experts) | the SwiGLU experts of a mixture, and dense SwiGLU |
-//! | [`attention`] | masked softmax attention with grouped heads |
+//! | [`attention`] | flash attention: causal, grouped heads, windows, packed documents |
 //! | [`cross_entropy`] | hidden states and head to losses, without a `[tokens, vocabulary]` buffer |
 //! | [`norm`] | RMS normalisation |
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
-//! | [`peak`] | the most memory in use |
+//! | [`calls`] | which implementation computed each family |
+//! | [`memcheck`] | buffers between guard bands, bounds checks |
+//! | [`memory`] | whose memory is in use, and how much at most |
 //! | [`profile`] | where a pass spends its time |
+//! | [`tuning`] | the cooperative product's tiles, one by one |
 //! | [`vjp`] | how a family attaches its backward |
 //! | [`host`] | the one place that reads a device's memory, and counts it |
 
 pub mod adamw;
 pub mod attention;
+pub mod calls;
 pub mod chain;
 mod choice;
 pub mod convert;
@@ -34,11 +38,13 @@ mod gpu;
 pub mod host;
 pub mod linear;
 mod matmul;
+pub mod memcheck;
+pub mod memory;
 pub mod norm;
-pub mod peak;
 pub mod profile;
 pub mod rope;
 pub mod routing;
+pub mod tuning;
 pub mod vjp;
 
 pub use choice::{Compute, Kernels};

@@ -19,6 +19,8 @@ use burn::backend::{
 };
 use burn::tensor::{Device, Tensor};
 
+use crate::memory::{self, Stage};
+
 /// A tensor of backend `B` with its node in the graph.
 type Tracked<B> = FloatTensor<Autodiff<B, NoCheckpointing>>;
 
@@ -146,8 +148,17 @@ pub fn custom_vjp<const N: usize, const D: usize>(
     let Some(on_cube) = tracked_on_cube(&inputs) else {
         return output;
     };
-    let pullback: Pullback<N> =
-        Box::new(move |grad: AnyTensor, needs| pullback(grad.into_tensor::<D>(), needs));
+    memory::note(&output);
+    let there = memory::place();
+    let pullback: Pullback<N> = Box::new(move |grad: AnyTensor, needs| {
+        let _back = memory::Entered::back_at(there, Stage::Backward);
+        memory::note_any(&grad.0);
+        let results = pullback(grad.into_tensor::<D>(), needs);
+        for result in results.iter().flatten() {
+            memory::note_any(&result.0);
+        }
+        results
+    });
     if on_cube {
         attach::<Cube, N, D>(inputs, output, pullback)
     } else {

@@ -82,10 +82,10 @@
 //! | `segment` | integer | segment that wrote the line |
 //! | `time` | number | seconds of training since the run began |
 //! | `tokens` | integer | tokens trained on since the run began |
-//! | `loss` | number | the objective: cross-entropy plus weighted router losses |
+//! | `loss` | number | what is minimised: the objective, mostly cross-entropy, plus weighted router losses |
 //! | `cross_entropy` | number | nats a label |
 //! | `aux_loss`, `z_loss` | number, may be absent | before their coefficients |
-//! | `validation_loss` | number, may be absent | nats a label |
+//! | `validation_loss` | number, may be absent | the objective on validation data, mostly nats a label |
 //! | `grad_norm` | number, may be absent | L2 norm before clipping |
 //! | `learning_rate` | number | |
 //! | `tokens_per_second` | number | |
@@ -93,6 +93,10 @@
 //! | `memory_bytes`, `peak_memory_bytes` | integer, may be absent | bytes on the device |
 //! | `dropped` | integer | expert assignments dropped |
 //! | `skipped` | boolean | no update: loss or gradient was not finite |
+//! | `rewards_chosen`, `rewards_rejected`, `rewards_margins` | number, may be absent | DPO: implicit rewards and their difference, nats |
+//! | `rewards_accuracies` | number, may be absent | DPO: share of pairs whose chosen completion has the larger reward |
+//! | `kl`, `clip_fraction` | number, may be absent | GRPO: divergence from the reference, nats a token; share of clipped tokens |
+//! | `reward`, `advantage` | number, may be absent | GRPO: means over the step's completions |
 //! | any other | number | the trainer's own metrics |
 //!
 //! `events.jsonl`: `step`, `segment`, `time` (RFC 3339), `elapsed` (seconds of training), `kind`
@@ -144,11 +148,11 @@
 //! | column | type | unit, meaning |
 //! |---|---|---|
 //! | `step` | uint64 | |
-//! | `moment` | uint32 | snapshot within the step, in order of time |
-//! | `phase` | utf8 | `forward`, `backward`, `optimizer`, … at that moment |
+//! | `moment` | uint32 | snapshot within the step, in order of time: the fullest moment of each phase |
+//! | `phase` | utf8 | `forward`, `backward`, `optimizer`, `idle` at that moment |
 //! | `layer` | uint32, nullable | the owner's layer |
 //! | `kind` | utf8 | `weights`, `gradients`, `optimizer`, `activations`, `workspace`, `unexplained`, `allocator` |
-//! | `owner` | utf8 | the owner's name; for `allocator`: `reserved`, `in_use` |
+//! | `owner` | utf8 | the owner's name; for `allocator`: `reserved`, `in_use`, `peak` (since 1.2) |
 //! | `bytes` | uint64 | bytes; leave `allocator` out of sums |
 //!
 //! `traces/probe.arrow` ([`ProbeToken`]) and `traces/<step>.<n>.arrow` ([`TraceRow`]), joined on `sequence` and
@@ -164,6 +168,15 @@
 //! | `slot` | uint32 | rank of the choice, from 0 (trace) |
 //! | `expert` | uint32 | from 0 (trace) |
 //! | `weight` | float32 | weight of the expert's output (trace) |
+//!
+//! # Memory plan
+//!
+//! `plan.json` (since 1.2) is one object: `verdict` (a sentence), `fits` (boolean; `null`: the limit is unknown),
+//! `mode` (`plain`, `checkpoint`, `stream`), `chunk` (tokens or `null`), `peak_bytes` (in use), `reserved_bytes` (with what
+//! the allocator reserves beyond), `limit_bytes`, `limit_source`, `beside_bytes` (in use for other things),
+//! `longest_sequence`, `device`, `precision`, `batch_size`, `sequence_length`, `accumulation`, `advice` (sentences) and
+//! `modes`: of each mode `mode`, `chunk`, `fits`, `peak_bytes`, `reserved_bytes`, `by_kind` (bytes by kind),
+//! `longest_sequence`, `largest_batch` and `moments` (`phase`, `layer`, `bytes`, `by_kind`), the fullest of each phase and layer.
 //!
 //! # Manifest
 //!

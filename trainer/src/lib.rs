@@ -13,6 +13,7 @@ pub mod control;
 pub mod device;
 pub mod error;
 pub mod models;
+pub mod plan;
 pub mod run;
 pub mod ui;
 pub mod verify;

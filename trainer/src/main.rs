@@ -5,7 +5,12 @@
 use std::process::ExitCode;
 
 use bellows::cli::Cli;
+use bellows_engine::kernels::memory::Counting;
 use clap::Parser;
+
+/// Counts, for the memory ledger of the CPU backend.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
     // SAFETY: this is the first thing the process does, on its only thread.

@@ -1,5 +1,6 @@
 //! Layers put together.
 
+use bellows_kernels::memory::{enter_layer, enter_part, note};
 use bellows_kernels::routing::Routing;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -56,6 +57,7 @@ impl DecoderLayer {
         past: Option<&mut Option<(Tensor<4>, Tensor<4>)>>,
         choices: &mut Choices<'_>,
     ) -> (Stream, Vec<Routing>) {
+        let _part = enter_part("attention");
         let (residual, normed) = self.input_layernorm.forward_stream(stream);
         let Keys { mut key, mut value } = self.self_attn.keys(normed.clone(), input);
         if let Some(past) = past {
@@ -70,6 +72,7 @@ impl DecoderLayer {
 
     /// Keys and values of the layer's input `x` `[batch · time, hidden]`.
     pub fn keys(&self, x: Tensor<2>, input: &Input) -> Keys {
+        let _part = enter_part("attention");
         self.self_attn.keys(self.input_layernorm.forward(x), input)
     }
 
@@ -82,6 +85,7 @@ impl DecoderLayer {
         input: &Input,
         choices: &mut Choices<'_>,
     ) -> (Stream, Vec<Routing>) {
+        let _part = enter_part("attention");
         let normed = self.input_layernorm.forward(x.clone());
         self.attend(x, normed, keys, input, choices)
     }
@@ -94,11 +98,12 @@ impl DecoderLayer {
         input: &Input,
         choices: &mut Choices<'_>,
     ) -> (Stream, Vec<Routing>) {
-        let mask = match (&input.sliding_mask, self.slides) {
-            (Some(mask), true) => mask.clone(),
-            _ => input.full_mask.clone(),
+        let visible = match (&input.sliding, self.slides) {
+            (Some(visible), true) => visible,
+            _ => &input.full,
         };
-        let attended = self.self_attn.forward(normed, keys, input, mask);
+        let attended = self.self_attn.forward(normed, keys, input, visible);
+        let _part = enter_part("feed-forward");
         let (residual, normed) = self.post_attention_layernorm.forward_stream(Stream {
             residual,
             update: Some(attended),
@@ -198,12 +203,16 @@ impl Decoder {
 
     /// Runs every layer. With a `cache`, keys and values of this input are added to it.
     pub fn forward(&self, input: &Input, mut cache: Option<&mut Cache>) -> Forward {
+        let embedding = enter_part("embedding");
         let mut stream = Stream {
             residual: self.embed_tokens.forward(input.ids.clone()),
             update: None,
         };
+        note(&stream.residual);
+        drop(embedding);
         let mut routings = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
+            let _layer = enter_layer(index);
             let past = cache.as_mut().map(|cache| &mut cache.layers[index]);
             let (next, layer_routings) = layer.forward(stream, input, past, &mut Choices::Fresh);
             stream = next;

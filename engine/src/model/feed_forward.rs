@@ -2,6 +2,7 @@
 
 use bellows_kernels::chain::{Inputs, Rule, chain};
 use bellows_kernels::experts::{Settings, experts, experts_into, swiglu};
+use bellows_kernels::memory::note;
 use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -152,7 +153,7 @@ impl MixtureOfExperts {
         Settings {
             kernels: self.numerics.kernels,
             compute: self.numerics.compute,
-            recompute: false,
+            recompute: self.numerics.recompute_experts,
         }
     }
 
@@ -186,6 +187,7 @@ impl MixtureOfExperts {
                 y = y.add(shared.forward(state.clone()));
             }
             state = if self.inner_residual { y.add(state) } else { y };
+            note(&state);
             routings.push(routing);
         }
         (state, routings)

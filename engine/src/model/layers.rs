@@ -2,6 +2,7 @@
 
 use bellows_kernels::Compute;
 use bellows_kernels::linear::linear;
+use bellows_kernels::memory::note;
 use bellows_kernels::norm::{add_rms_norm, rms_norm};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
@@ -39,10 +40,16 @@ impl Linear {
 
     /// `x`: `[rows, in]`; returns `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let Numerics { kernels, compute } = self.numerics;
+        let Numerics {
+            kernels, compute, ..
+        } = self.numerics;
         let y = linear(x, self.weight.val(), compute, kernels);
         match &self.bias {
-            Some(bias) => y.add(bias.val().unsqueeze()),
+            Some(bias) => {
+                let y = y.add(bias.val().unsqueeze());
+                note(&y);
+                y
+            }
             None => y,
         }
     }
@@ -101,7 +108,11 @@ impl Stream {
     /// The stream with everything added.
     pub fn sum(self) -> Tensor<2> {
         match self.update {
-            Some(update) => self.residual.add(update),
+            Some(update) => {
+                let sum = self.residual.add(update);
+                note(&sum);
+                sum
+            }
             None => self.residual,
         }
     }

@@ -1,5 +1,6 @@
 //! Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434).
 
+use bellows_kernels::memory::note;
 use bellows_kernels::rope::rotate;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -43,7 +44,7 @@ pub struct MultiHeadLatentAttention {
     #[module(skip)]
     pub(super) scale: f64,
     #[module(skip)]
-    numerics: Numerics,
+    pub(super) numerics: Numerics,
 }
 
 impl MultiHeadLatentAttention {
@@ -119,8 +120,10 @@ impl MultiHeadLatentAttention {
         let both = self.kv_b_proj.forward(self.kv_a_layernorm.forward(latent));
         let both = split_heads(both, self.heads, input);
         let plain = both.clone().narrow(3, 0, self.plain_width);
+        let key = Tensor::cat(vec![plain, rotary], 3);
+        note(&key);
         Keys {
-            key: Tensor::cat(vec![plain, rotary], 3),
+            key,
             value: both.narrow(3, self.plain_width, self.value_width),
         }
     }

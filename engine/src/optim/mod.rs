@@ -8,4 +8,4 @@ pub use config::{AdamWConfig, ParameterKind, Schedule};
 pub use loss_scale::{
     BACKOFF_FACTOR, GROWTH_FACTOR, LossScale, LossScaleConfig, MAX_SCALE, MIN_SCALE,
 };
-pub use optimizer::{AdamW, Gradients, Update, parameter_kind};
+pub use optimizer::{AdamW, Gradients, Update, layer_of, own_parameters, parameter_kind};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bellows_kernels::Kernels;
 use bellows_kernels::adamw::{Moments, Outcome, Parameter, Step, global_norm, update};
+use bellows_kernels::memory::{Kind, Stage, enter_stage, own};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
@@ -75,6 +76,7 @@ impl Gradients {
                     Some(sum) => sum.add(gradient),
                     None => gradient,
                 };
+                own(&sum, Kind::Gradients, layer_of(&name), &name);
                 self.sums.insert(name, sum);
             }
         }
@@ -172,6 +174,7 @@ impl AdamW {
     /// the update. Weights and moments to which nobody else holds a handle are changed in place:
     /// pass the only copy of `model`.
     pub fn apply(&mut self, model: Decoder, gradients: Gradients, learning_rate: f64) -> Decoder {
+        let _stage = enter_stage(Stage::Optimizer);
         // The number of this update depends on whether the last one counts.
         self.outcome();
         let kernels = model.numerics().kernels;
@@ -204,12 +207,23 @@ impl AdamW {
         let mut values = BTreeMap::new();
         for ((name, dims), (value, moments)) in names.into_iter().zip(updated) {
             self.moments.insert(name.clone(), moments);
+            own(&value, Kind::Weights, layer_of(&name), &name);
             values.insert(name, (value, dims));
         }
+        self.own_moments();
         model.map(&mut PutBack {
             path: Path::default(),
             values,
         })
+    }
+
+    /// Names the moments in the ledger of memory, if one is kept.
+    pub fn own_moments(&self) {
+        for (name, Moments { first, second }) in &self.moments {
+            for moment in [first, second] {
+                own(moment, Kind::Optimizer, layer_of(name), name);
+            }
+        }
     }
 
     /// What became of the last [`AdamW::apply`], once: waits for the device.
@@ -320,6 +334,33 @@ impl ModuleMapper for PutBack {
         let dims: [usize; D] = dims.try_into().expect("the shape it was taken with");
         param.map(|_| Tensor::from_inner(value.reshape(dims)).require_grad())
     }
+}
+
+/// Names the parameters of `model` in the ledger of memory, if one is kept.
+pub fn own_parameters(model: &Decoder) {
+    struct Own(Path);
+    impl ModuleVisitor for Own {
+        fn enter_module(&mut self, name: &str, kind: &str) {
+            self.0.enter(name, kind);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.0.name();
+            own(&param.val(), Kind::Weights, layer_of(&name), &name);
+        }
+    }
+    model.visit(&mut Own(Path::default()));
+}
+
+/// The layer of the parameter called `name`.
+pub fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("layers.")?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// What the parameter called `name` is.

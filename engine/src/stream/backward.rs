@@ -1,6 +1,7 @@
 //! The backward pass, layer by layer from the last, chunk by chunk from the last.
 
 use bellows_kernels::experts::{WeightAccumulator, WeightSums};
+use bellows_kernels::memory::{Stage, enter_layer, enter_part, enter_stage, note};
 use bellows_kernels::routing::{Plan, Routing};
 use bellows_kernels::vjp::seed;
 use burn::tensor::Tensor;
@@ -27,6 +28,7 @@ pub fn run(
     let mut first_decision = plans.iter().map(|plans| iterations(plans)).sum();
     let mut losses = None;
     for (index, layer) in step.model.layers.iter().enumerate().rev() {
+        let _layer = enter_layer(index);
         first_decision -= iterations(&plans[index]);
         let sums = take_expert_sums(index, layer, gradients);
         let mut pass = Layer {
@@ -100,7 +102,9 @@ impl Layer<'_> {
             plans: &self.plans[at],
             sums: &self.sums,
         };
+        let again = enter_stage(Stage::Recompute);
         let (y, routings) = self.layer.forward(stream, &self.inputs[at], None, choices);
+        drop(again);
         let start = self.start(y.sum(), dy[at].clone(), routings, part);
         let mut raw = start.backward();
         dy[at] = gradient(&x, &mut raw);
@@ -112,6 +116,7 @@ impl Layer<'_> {
         let numbers = first..first + group.len();
         let device = self.step.device;
         let inputs = self.inputs;
+        let again = enter_stage(Stage::Recompute);
         let own = restored(self.kept[numbers.clone()].iter(), device);
         let (keys, values) = own
             .zip(&inputs[numbers.clone()])
@@ -119,6 +124,9 @@ impl Layer<'_> {
             .map(|Keys { key, value }| (key, value))
             .unzip();
         let (keys, values) = (Tensor::cat(keys, 2), Tensor::cat(values, 2));
+        note(&keys);
+        note(&values);
+        drop(again);
         // Gradients of the keys and values before the chunk that was last at work, from all chunks
         // behind them.
         let mut arriving: Option<(Tensor<4>, Tensor<4>)> = None;
@@ -141,9 +149,11 @@ impl Layer<'_> {
                 key: key.clone(),
                 value: value.clone(),
             };
+            let again = enter_stage(Stage::Recompute);
             let (y, routings) =
                 self.layer
                     .forward_against(layer_input.clone(), seen, input, choices);
+            drop(again);
             let mut raw = self
                 .start(y.sum(), dy[at].clone(), routings, part)
                 .backward();
@@ -154,15 +164,20 @@ impl Layer<'_> {
             if let Some((more_key, more_value)) = arriving.take() {
                 dkey = dkey.add(more_key);
                 dvalue = dvalue.add(more_value);
+                note(&dkey);
+                note(&dvalue);
             }
 
             // Nobody else reads this chunk's own keys: back into the layer's input with them.
             let layer_input = Tensor::from_inner(x).require_grad();
+            let again = enter_stage(Stage::Recompute);
             let Keys { key, value } = self.layer.keys(layer_input.clone(), input);
+            drop(again);
             let mut raw = seed(key, dkey.clone().narrow(2, start, length))
                 .add(seed(value, dvalue.clone().narrow(2, start, length)))
                 .backward();
             dy[at] = dx.add(gradient(&layer_input, &mut raw));
+            note(&dy[at]);
             self.collect(&mut raw);
             if start > 0 {
                 arriving = Some((dkey.narrow(2, 0, start), dvalue.narrow(2, 0, start)));
@@ -248,6 +263,7 @@ fn embedding(
     dy: Vec<Tensor<2>>,
     gradients: &mut Gradients,
 ) {
+    let _part = enter_part("embedding");
     let embedding = &step.model.embed_tokens;
     let ids = inputs.iter().map(|input| input.ids.clone()).collect();
     let rows = embedding.forward(Tensor::cat(ids, 0));

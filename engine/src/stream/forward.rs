@@ -1,5 +1,6 @@
 //! The forward pass, without autodiff.
 
+use bellows_kernels::memory::{enter_layer, enter_part, note};
 use bellows_kernels::routing::{Plan, Routing};
 use burn::tensor::Tensor;
 
@@ -43,13 +44,19 @@ pub fn run(
     let mut pass = Pass {
         last: inputs
             .iter()
-            .map(|input| plain.embed_tokens.forward(input.ids.clone()))
+            .map(|input| {
+                let _part = enter_part("embedding");
+                let rows = plain.embed_tokens.forward(input.ids.clone());
+                note(&rows);
+                rows
+            })
             .collect(),
         ..Pass::default()
     };
     let mut latest: Vec<Option<Plan>> = vec![None; inputs.len()];
     let mut first_decision = 0;
     for (index, layer) in plain.layers.iter().enumerate() {
+        let _layer = enter_layer(index);
         let mut filled = Filled::new(parts.tokens());
         let (mut kept, mut plans) = (Vec::new(), Vec::new());
         let mut decisions = 0;

@@ -1,48 +1,137 @@
 //! Final normalisation, head and loss, forward and backward.
 
+use std::ops::Range;
+
+use bellows_kernels::cross_entropy::forward_backward;
 use bellows_kernels::vjp::seed;
 use burn::tensor::Tensor;
 
 use super::MicroStep;
 use super::parts::Parts;
+use crate::objective::Weighed;
 use crate::optim::Gradients;
-use crate::step::cross_entropy;
+use crate::policy;
+use crate::step::{head_settings, targets};
 
-/// Returns the micro-batch's share of the cross-entropy `[1]` and the gradient of the last layer's
-/// output, by chunk; adds to `gradients`.
+/// Tokens of one call, if the chunks of the stream are smaller. Each call goes through the head's
+/// whole gradient to add to it, which few tokens would not be worth.
+const TOKENS: usize = 4096;
+
+/// Returns the micro-batch's share of what the objective reports and the gradient of the last
+/// layer's output, by chunk; adds to `gradients`.
 ///
-/// The head sees all tokens in one call: it never holds more logits than its own workspace, and a
-/// call for each chunk would need a second gradient of the head, which is larger than the hidden
-/// states up to a length of as many tokens as the vocabulary has.
+/// The head's gradient is added where the step's sum of it lies: there is no second one.
 pub fn run(
     step: &MicroStep<'_>,
     parts: &Parts,
-    last: Vec<Tensor<2>>,
+    mut last: Vec<Tensor<2>>,
     gradients: &mut Gradients,
 ) -> (Tensor<1>, Vec<Tensor<2>>) {
-    let model = step.model;
-    let normed = last.iter().map(|x| step.plain.norm.forward(x.clone()));
-    let normed = Tensor::cat(normed.collect(), 0);
-    let hidden = Tensor::from_inner(normed).require_grad();
-    let loss = cross_entropy(model, hidden.clone(), &step.batch.labels, step.size.labels);
-    let value = loss.objective.clone().without_autodiff();
-    let mut raw = loss.objective.mul_scalar(step.loss_scale).backward();
-    let dhidden = hidden
-        .grad_remove(&mut raw)
-        .expect("the head was computed from it");
-    drop(hidden);
-    match &model.lm_head {
-        Some(head) => gradients.accumulate_part(&["lm_head"], head, &mut raw),
-        None => gradients.accumulate_part(&["embed_tokens"], &model.embed_tokens, &mut raw),
-    }
-    let chunks = parts.ranges().zip(last).map(|(rows, x)| {
-        let x = Tensor::from_inner(x).require_grad();
-        let dy = dhidden.clone().narrow(0, rows.start, rows.len());
-        let mut raw = seed(model.norm.forward(x.clone()), dy).backward();
+    let (model, device) = (step.model, step.device);
+    let head = model.head().without_autodiff();
+    let settings = head_settings(model, step.loss_scale);
+    let name = match model.lm_head {
+        Some(_) => "lm_head.weight",
+        None => "embed_tokens.weight",
+    };
+    let mut sum = gradients
+        .by_name
+        .remove(name)
+        .map(|sum| sum.reshape(head.dims()));
+    let mut value: Option<Tensor<1>> = None;
+    let ranges: Vec<Range<usize>> = parts.ranges().collect();
+    let weighed = step
+        .goal
+        .has_reference()
+        .then(|| weigh(step, &ranges, &last));
+    for chunks in calls(&ranges) {
+        let rows = ranges[chunks.start].start..ranges[chunks.end - 1].end;
+        let own = last[chunks.clone()].iter().cloned().collect();
+        let x = Tensor::from_inner(Tensor::cat(own, 0)).require_grad();
+        let normed = model.norm.forward(x.clone());
+        let (labels, mut weights) =
+            targets(&step.batch.labels[rows.clone()], step.size.labels, device);
+        if let Some(weighed) = &weighed {
+            weights = weighed.weights.clone().narrow(0, rows.start, rows.len());
+        }
+        let pass = forward_backward(
+            normed.clone().without_autodiff(),
+            head.clone(),
+            labels,
+            weights,
+            sum.take(),
+            &settings,
+        );
+        sum = Some(pass.gradients.head);
+        value = Some(match value {
+            Some(value) => value.add(pass.objective),
+            None => pass.objective,
+        });
+        let mut raw = seed(normed, pass.gradients.hidden).backward();
         gradients.accumulate_part(&["norm"], &model.norm, &mut raw);
-        x.grad_remove(&mut raw)
-            .expect("the normalisation was computed from it")
+        let dx = x
+            .grad_remove(&mut raw)
+            .expect("the normalisation was computed from it");
+        for chunk in chunks {
+            let own = &ranges[chunk];
+            last[chunk] = dx.clone().narrow(0, own.start - rows.start, own.len());
+        }
+    }
+    if let Some(sum) = sum {
+        let count: usize = sum.dims().iter().product();
+        gradients
+            .by_name
+            .insert(name.to_owned(), sum.reshape([count]));
+    }
+    let report = match (weighed, value) {
+        (Some(weighed), _) => Tensor::cat(weighed.report, 0),
+        (None, Some(value)) => value,
+        (None, None) => Tensor::zeros([1], &device.clone().without_autodiff()),
+    };
+    (report, last)
+}
+
+/// Weighs all tokens of the micro-batch: their log-probabilities have to be known before any
+/// gradient is, so each call goes through the head twice.
+fn weigh(step: &MicroStep<'_>, ranges: &[Range<usize>], last: &[Tensor<2>]) -> Weighed {
+    let known = calls(ranges).into_iter().map(|chunks| {
+        let rows = ranges[chunks.start].start..ranges[chunks.end - 1].end;
+        let own = last[chunks]
+            .iter()
+            .map(|x| step.plain.norm.forward(x.clone()));
+        let (labels, _) = targets(&step.batch.labels[rows], 1, step.device);
+        policy::of_labels(step.plain, Tensor::cat(own.collect(), 0), labels)
     });
-    let chunks = chunks.collect();
-    (value, chunks)
+    let known = Tensor::cat(known.collect(), 0);
+    let (labels, _) = targets(&step.batch.labels, 1, step.device);
+    let mask = policy::mask(labels);
+    Weighed::of(step.goal, step.batch, known, mask, step.share)
+}
+
+/// Neighbouring chunks that share a call: as many as have [`TOKENS`] rows together, at least one.
+fn calls(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut calls: Vec<Range<usize>> = Vec::new();
+    for (index, rows) in ranges.iter().enumerate() {
+        match calls.last_mut() {
+            Some(call) if rows.end - ranges[call.start].start <= TOKENS => call.end = index + 1,
+            _ => calls.push(index..index + 1),
+        }
+    }
+    calls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_chunks_share_a_call_and_large_ones_have_their_own() {
+        let even = |size: usize, count: usize| -> Vec<_> {
+            (0..count).map(|i| i * size..(i + 1) * size).collect()
+        };
+        assert_eq!(calls(&even(1500, 5)), [0..2, 2..4, 4..5]);
+        assert_eq!(calls(&even(TOKENS, 2)), [0..1, 1..2]);
+        assert_eq!(calls(&even(TOKENS + 1, 2)), [0..1, 1..2]);
+        assert_eq!(calls(&even(1, 3)), [0..3]);
+    }
 }

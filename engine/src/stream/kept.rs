@@ -3,6 +3,7 @@
 use bellows_kernels::Compute;
 use bellows_kernels::convert::convert;
 use bellows_kernels::host::Moved;
+use bellows_kernels::memory;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +50,15 @@ impl Kept {
     /// Keeps `x`, without autodiff, of a model that multiplies in `compute`.
     pub fn new(x: Tensor<2>, keep: Keep, compute: Compute) -> Self {
         match keep {
-            Keep::F32 => Self::Device(x),
-            Keep::Compute => Self::Device(convert(x, compute)),
+            Keep::F32 => {
+                memory::keep(&x, "layer input");
+                Self::Device(x)
+            }
+            Keep::Compute => {
+                let x = convert(x, compute);
+                memory::keep(&x, "layer input");
+                Self::Device(x)
+            }
             Keep::Host => Self::Host(Moved::new(x)),
         }
     }

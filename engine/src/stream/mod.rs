@@ -26,16 +26,17 @@ mod forward;
 mod head;
 mod kept;
 mod memory;
-mod parts;
+pub(crate) mod parts;
 
 pub use kept::Keep;
-pub use memory::{AUTO_STREAMS_ABOVE, Memory, auto_chunk};
+pub use memory::{Memory, auto_chunk};
 
 use bellows_kernels::host;
+use bellows_kernels::memory::{Stage, enter_part, enter_stage};
 use burn::tensor::{Device, Tensor};
 
 use crate::model::{Decoder, Input};
-use crate::objective::{Chosen, Counts, RouterObjective, StepSize};
+use crate::objective::{Chosen, Counts, Objective, RouterObjective, Share, StepSize};
 use crate::observer::Observer;
 use crate::optim::Gradients;
 use crate::step::{MicroBatch, counted, cross_entropy};
@@ -74,6 +75,9 @@ pub(crate) struct MicroStep<'a> {
     pub objective: &'a RouterObjective,
     /// Choices of the whole step, where the objective takes them and they are known.
     pub whole_step: Option<&'a Counts>,
+    /// What is minimised beside the router losses.
+    pub goal: &'a Objective,
+    pub share: Share,
     pub size: StepSize,
     pub loss_scale: f64,
     pub device: &'a Device,
@@ -87,6 +91,7 @@ pub(crate) fn run(
     observer: &dyn Observer,
     gradients: &mut Gradients,
 ) {
+    let forward = enter_stage(Stage::Forward);
     let (parts, inputs) = settings.divide(step.model, step.batch, step.device);
     let sequences = step.batch.sequences.batch;
     let kernels = step.model.config().kernels;
@@ -112,7 +117,11 @@ pub(crate) fn run(
     });
     let counted = counted(step.objective.balance, step.whole_step, tally);
     let weighing = chosen.weighing(sequences, counted, step.size, step.objective);
-    let (cross_entropy, dlast) = head::run(step, &parts, pass.last, gradients);
+    drop(forward);
+    let _backward = enter_stage(Stage::Backward);
+    let part = enter_part("head");
+    let (report, dlast) = head::run(step, &parts, pass.last, gradients);
+    drop(part);
     let terms = backward::run(
         step,
         &parts,
@@ -123,7 +132,21 @@ pub(crate) fn run(
         weighing.as_ref(),
         gradients,
     );
-    tally.add_losses(cross_entropy, terms);
+    tally.add_losses(report, terms);
+}
+
+/// Final hidden states of `batch` `[batch · time, hidden]`, by a streamed forward pass without
+/// gradients. `plain` has no autodiff.
+pub(crate) fn hidden(
+    plain: &Decoder,
+    batch: &MicroBatch,
+    settings: &Settings,
+    device: &Device,
+) -> Tensor<2> {
+    let (parts, inputs) = settings.divide(plain, batch, device);
+    let pass = forward::run(plain, &parts, &inputs, None, |_| {});
+    let normed = pass.last.into_iter().map(|x| plain.norm.forward(x));
+    Tensor::cat(normed.collect(), 0)
 }
 
 /// Counts the choices of `batch` by a forward pass without gradients. `plain` has no autodiff.
@@ -151,7 +174,7 @@ pub(crate) fn evaluate(
     let pass = forward::run(plain, &parts, &inputs, None, |_| {});
     let sums = parts.ranges().zip(pass.last).map(|(rows, x)| {
         let labels = &batch.labels[rows];
-        cross_entropy(plain, plain.norm.forward(x), labels, 1)
+        cross_entropy(plain, plain.norm.forward(x), labels, 1, 1.0)
             .losses
             .sum()
     });

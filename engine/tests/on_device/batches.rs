@@ -37,6 +37,7 @@ pub fn rows(first: usize, end: usize) -> MicroBatch {
     MicroBatch {
         sequences: Sequences::plain(end - first, TIME, ids),
         labels,
+        ..MicroBatch::default()
     }
 }
 

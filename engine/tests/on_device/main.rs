@@ -11,6 +11,7 @@ mod loss_free;
 mod models;
 mod numbers;
 mod numerics;
+mod objectives;
 mod observation;
 mod optimizer;
 mod packing;

@@ -157,6 +157,7 @@ fn a_chunk_boundary_inside_a_packed_document_changes_nothing() {
         labels: (0..16)
             .map(|at| if at % 4 == 3 { IGNORE } else { all[at + 1] })
             .collect(),
+        ..MicroBatch::default()
     };
     for config in [qwen3_sliding(), coe()] {
         let ways = [streamed(3), streamed(5), streamed(8), CHECKPOINT];

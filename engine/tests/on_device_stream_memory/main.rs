@@ -4,11 +4,8 @@
 #[path = "../../../kernels/tests/on_device/device.rs"]
 mod device;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use bellows_engine::config::{ModelConfig, ModelType};
-use bellows_engine::kernels::peak::peak_during;
+use bellows_engine::kernels::memory::{Counting, in_use, peak_during};
 use bellows_engine::model::{Decoder, Init, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
@@ -17,28 +14,6 @@ use bellows_engine::stream::{self, Keep};
 use burn::tensor::Device;
 
 use device::test_device;
-
-/// The system's allocator, which counts what is in use and the most that ever was.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system's allocator as it is; counting touches no memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = IN_USE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -73,6 +48,7 @@ fn peak(model: &Decoder, device: &Device, backpropagation: Backpropagation) -> u
     let batch = MicroBatch {
         labels: ids.clone(),
         sequences: Sequences::plain(1, TIME, ids),
+        ..MicroBatch::default()
     };
     let settings = Settings {
         backpropagation,
@@ -91,15 +67,10 @@ fn peak(model: &Decoder, device: &Device, backpropagation: Backpropagation) -> u
         )
     };
     device.sync().expect("the device works");
-    if let Some(before) = device.memory_pool_usage() {
-        let (result, peak) = peak_during(step);
-        drop(result);
-        return peak.saturating_sub(before.bytes_in_use) as usize;
-    }
-    let before = IN_USE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    drop(step());
-    PEAK.load(Ordering::Relaxed) - before
+    let before = in_use(device).expect("pools, or the allocator of this program");
+    let (result, peak) = peak_during(device, step);
+    drop(result);
+    peak.in_use.saturating_sub(before.in_use) as usize
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::convert::convert;
 use crate::experts::{
     Matrices, RowGradients, Rows, WeightSums, combine, rows, rows_backward, weight_gradients,
 };
+use crate::memory::own_gradient;
 use crate::routing::fused::{self as routing, Choice, Message, Objective, sort_messages};
 use crate::routing::{Plan, Routing};
 use crate::vjp::Joint;
@@ -263,6 +264,8 @@ pub(super) fn chain(inputs: Inputs, biases: &[Vec<f32>], rule: &Rule) -> (Tensor
         let (dy, objectives) = sort_messages(messages, iterations.len());
         let dy = dy.unwrap_or_else(|| Tensor::zeros(plain.x.dims(), &plain.x.device()));
         let gradients = run_back(dy, objectives, &plain, iterations, None, &own);
+        own_gradient(&gradients.matrices.gate_up);
+        own_gradient(&gradients.matrices.down);
         [
             needs[0].then(|| gradients.x.into()),
             needs[1].then(|| gradients.routers.into()),

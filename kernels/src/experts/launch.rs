@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 use super::device;
 use crate::Compute;
 use crate::convert::{convert_primitive as convert, element};
-use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 use crate::matmul::launch::{
     Stacked, gradient, rows, share_count, swiglu_rows, swiglu_rows_backward,
 };
@@ -60,7 +60,7 @@ impl<'a> Ready<'a> {
         Self {
             operands,
             groups: stage(offsets, "groups", 0.0, || {
-                Groups::new(offsets, slots, top_k, tokens, shared, tier.edge())
+                Groups::new(offsets, slots, top_k, tokens, shared, tier.rows())
             }),
             tier,
             tokens,
@@ -160,7 +160,7 @@ pub(super) fn combine(
     };
     // SAFETY: positions are rows or past them, which the kernel checks.
     stage(rows, "combine", 0.0, || unsafe {
-        device::combine::launch_unchecked(
+        launch!(device::combine(
             &rows.client,
             grid((tokens * width).div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -178,7 +178,7 @@ pub(super) fn combine(
             how.weighted,
             how.residual,
             element(rows),
-        );
+        ));
     });
     out
 }
@@ -242,7 +242,7 @@ pub(super) fn rows_backward(
     let shares = empty(&dy, [share_count, groups.rows.max(1)], DType::F32);
     // SAFETY: the kernel checks rows and slots.
     unsafe {
-        device::row_weights::launch_unchecked(
+        launch!(device::row_weights(
             &dy.client,
             grid(groups.rows.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -251,7 +251,7 @@ pub(super) fn rows_backward(
             arg(&row_weights, 1),
             slots,
             groups.rows,
-        );
+        ));
     }
     let down = ready.down();
     let operations = ready.operations(inner);
@@ -272,7 +272,7 @@ pub(super) fn rows_backward(
     let dweights = empty(&dy, [ready.tokens, ready.top_k], DType::F32);
     // SAFETY: the kernel checks slots, and positions past the slots.
     unsafe {
-        device::weight_gradient::launch_unchecked(
+        launch!(device::weight_gradient(
             &dy.client,
             grid(slots.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -282,7 +282,7 @@ pub(super) fn rows_backward(
             slots,
             groups.rows,
             share_count,
-        );
+        ));
     }
     drop((shares, row_weights));
     let dx_rows = ready.rows(hidden);
@@ -334,23 +334,8 @@ pub(super) fn weight_gradients(
     let fresh =
         |rows: usize, columns: usize| empty(&operands.x, [groups.count, rows, columns], DType::F32);
     let dy = contiguous(dy);
-    let down = down.unwrap_or_else(|| fresh(hidden, inner));
-    stage(&dy, "gradient of down", ready.operations(inner), || {
-        gradient(
-            groups,
-            tier,
-            &dy,
-            Access::K_ROWS.gathered(),
-            hidden,
-            &activation,
-            Access::K_ROWS,
-            inner,
-            &down,
-            accumulate,
-        );
-    });
-    // What comes next may take their memory.
-    drop((activation, dy));
+    // The larger gradient first: then the pre-activation's, which is the larger operand, makes room
+    // for the other.
     let gate_up = gate_up.unwrap_or_else(|| fresh(2 * inner, hidden));
     let x = ready.converted(&operands.x);
     let operations = ready.operations(2 * inner);
@@ -361,10 +346,28 @@ pub(super) fn weight_gradients(
             &pre,
             Access::K_ROWS,
             2 * inner,
+            2 * inner,
             &x,
             Access::K_ROWS.gathered(),
             hidden,
             &gate_up,
+            accumulate,
+        );
+    });
+    drop((pre, x));
+    let down = down.unwrap_or_else(|| fresh(hidden, inner));
+    stage(&dy, "gradient of down", ready.operations(inner), || {
+        gradient(
+            groups,
+            tier,
+            &dy,
+            Access::K_ROWS.gathered(),
+            hidden,
+            hidden,
+            &activation,
+            Access::K_ROWS,
+            inner,
+            &down,
             accumulate,
         );
     });

@@ -36,6 +36,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 
+use crate::calls::{Path, note};
+use crate::memory::own_gradient;
 use crate::routing::Plan;
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
@@ -70,7 +72,9 @@ pub fn experts(
         down: down.clone().without_autodiff(),
     };
     let tracked = [x.into(), weights.into(), gate_up.into(), down.into()];
-    if fused::computes(&inputs.x, settings.kernels) {
+    let computes = fused::computes(&inputs.x, settings.kernels);
+    note("experts", Path::of(computes));
+    if computes {
         let plan = plan.clone();
         let pass = forward(&inputs, &plan, None, settings);
         let kept = pass.kept;
@@ -127,13 +131,17 @@ pub fn experts_into(
     };
     let tracked = [x.into(), weights.into()];
     let sums = sums.clone();
-    if fused::computes(&inputs.x, settings.kernels) {
+    let computes = fused::computes(&inputs.x, settings.kernels);
+    note("experts", Path::of(computes));
+    if computes {
         let plan = plan.clone();
         let pass = forward(&inputs, &plan, None, settings);
         let kept = pass.kept;
         return custom_vjp(tracked, pass.y, move |dy, _| {
             let before = sums.take();
             let gradients = backward(dy, &inputs, &plan, kept, before, settings);
+            own_gradient(&gradients.gate_up);
+            own_gradient(&gradients.down);
             *sums.lock() = Some(WeightSums {
                 gate_up: gradients.gate_up,
                 down: gradients.down,
@@ -161,6 +169,8 @@ pub fn experts_into(
 }
 
 fn pick(gradients: Gradients, needs: [bool; 4]) -> [Option<crate::vjp::AnyTensor>; 4] {
+    own_gradient(&gradients.gate_up);
+    own_gradient(&gradients.down);
     [
         needs[0].then(|| gradients.x.into()),
         needs[1].then(|| gradients.weights.into()),

@@ -3,6 +3,7 @@
 use burn::tensor::activation::{sigmoid, silu};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::memory::note;
 use crate::routing::Plan;
 
 /// The operation's tensors, without autodiff.
@@ -216,9 +217,12 @@ pub fn swiglu_backward<const D: usize>(
 ) -> (Tensor<D>, Tensor<D>) {
     let sigma = sigmoid(gate.clone());
     let silu = gate.clone().mul(sigma.clone());
+    note(&sigma);
+    note(&silu);
     // silu'(g) = σ + silu(g) · (1 − σ)
     let slope = sigma
         .clone()
         .add(silu.clone().mul(sigma.neg().add_scalar(1.0)));
+    note(&slope);
     (dy.clone().mul(up).mul(slope), dy.mul(silu))
 }

@@ -37,7 +37,7 @@ pub(super) fn forward(x: CubeTensor, weight: CubeTensor, compute: Compute) -> Cu
     let (tokens, inputs) = (x.shape()[0], x.shape()[1]);
     let outputs = weight.shape()[0];
     let tier = Tier::of(&x, compute, &[inputs, outputs], tokens);
-    let groups = Groups::dense(&x, tokens, tier.edge());
+    let groups = Groups::dense(&x, tokens, tier.rows());
     let y = empty(&x, [tokens, outputs], DType::F32);
     rows(
         &groups,
@@ -62,7 +62,7 @@ pub(super) fn backward(
     let outputs = weight.shape()[0];
     let dy = convert(dy, compute.dtype());
     let tier = Tier::of(&dy, compute, &[inputs, outputs], tokens);
-    let groups = Groups::dense(&dy, tokens, tier.edge());
+    let groups = Groups::dense(&dy, tokens, tier.rows());
     let dx = empty(&dy, [tokens, inputs], DType::F32);
     let matrix = convert(weight, compute.dtype());
     rows(
@@ -81,6 +81,7 @@ pub(super) fn backward(
         tier,
         &dy,
         Access::K_ROWS,
+        outputs,
         outputs,
         &x,
         Access::K_ROWS,

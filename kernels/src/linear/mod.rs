@@ -17,8 +17,10 @@ mod launch;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Cube, Dispatch, DispatchTensorKind, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
+use crate::calls::{Path, note};
+use crate::memory::own_gradient;
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
 
@@ -60,6 +62,12 @@ impl LinearBackend for Cube {
     }
 }
 
+/// Whether `device` has cooperative matrices for `compute`, so that the kernels take a projection
+/// whose widths are multiples of 8.
+pub fn accelerated(device: &Device, compute: Compute) -> bool {
+    launch::takes(device, compute, 8, 8)
+}
+
 /// `x Wᵀ`. Shapes as in the module's table.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, compute: Compute, kernels: Kernels) -> Tensor<2> {
     let plain = x.clone().without_autodiff().into_dispatch();
@@ -70,13 +78,29 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, compute: Compute, kernels: Kernel
             DispatchTensorKind::Cube(_) => launch::takes(&x.device(), compute, inputs, outputs),
             _ => false,
         };
-    if !fused {
-        return x.matmul(weight.transpose());
-    }
+    let path = match (fused, kernels) {
+        (true, _) => Path::Kernels("cooperative matrices"),
+        // The rule above, not a want of kernels.
+        (false, Kernels::Fused) => Path::Burn("matrix multiply"),
+        (false, Kernels::Reference) => Path::Reference,
+    };
+    note("linear", path);
     let (input, matrix) = (
         x.clone().without_autodiff(),
         weight.clone().without_autodiff(),
     );
+    if !fused {
+        let y = input.clone().matmul(matrix.clone().transpose());
+        return custom_vjp([x.into(), weight.into()], y, move |dy, needs| {
+            let dx = needs[0].then(|| dy.clone().matmul(matrix).into());
+            let dweight = needs[1].then(|| {
+                let dweight = dy.transpose().matmul(input);
+                own_gradient(&dweight);
+                dweight.into()
+            });
+            [dx, dweight]
+        });
+    }
     let y = Tensor::from_dispatch(<Dispatch as LinearBackend>::linear_forward(
         plain,
         matrix.clone().into_dispatch(),
@@ -89,9 +113,11 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, compute: Compute, kernels: Kernel
             matrix.into_dispatch(),
             compute,
         );
+        let dweight = Tensor::<2>::from_dispatch(dweight);
+        own_gradient(&dweight);
         [
             Some(Tensor::<2>::from_dispatch(dx).into()),
-            Some(Tensor::<2>::from_dispatch(dweight).into()),
+            Some(dweight.into()),
         ]
     })
 }

@@ -1,211 +1,195 @@
-//! Subgroup cooperative matrices: f16 and bf16 with f32 sums.
+//! The inner loop of cooperative matrices: f16 and bf16 with f32 sums.
 //!
-//! A workgroup of four subgroups owns a 128×128 tile, a subgroup 64×64 of it as 4×4 matrices of
-//! 16×16. Operands pass through workgroup memory 32 deep in 16-byte pieces, each row padded by
-//! one piece against bank conflicts; the next step's pieces are in registers while this one
-//! multiplies. One buffer is enough: on an H200 two were slower (150 against 244 TFLOP/s), since
-//! indexing them cost more than the barrier they save.
+//! Operands pass through workgroup memory in pieces of 16 bytes, each row padded by one piece
+//! against bank conflicts; the next step's pieces are in registers while this one multiplies.
+//! What lies outside of an operand is not branched around: rows and columns are clamped to the last
+//! one, and since a sum needs a zero in one of its factors only, the right operand alone is zero
+//! past the end of the sum.
 
-use cubecl::cmma::{self, MatrixIdent, MatrixLayout};
+use cubecl::cmma::{self, MatrixIdent, MatrixLayout, MatrixScope};
 use cubecl::prelude::*;
 
+use super::strips::{part_column, part_row};
+use super::tile::Tile;
 use super::{Access, Four, Panel};
-
-/// Depth of a tile along the sum.
-pub(crate) const DEPTH: usize = 32;
-/// Rows and columns of a workgroup's tile.
-pub(crate) const EDGE: usize = 128;
-/// Rows and columns of a subgroup's part.
-pub(crate) const PART: usize = 64;
-/// Cooperative matrices along a part.
-pub(crate) const MATRICES: usize = PART / 16;
-/// Pieces from row to row of the epilogue's scratch.
-pub(crate) const SCRATCH_STRIDE: usize = PART / 4 + 1;
 
 /// Sixteen bytes: eight 16-bit elements.
 pub(crate) type Piece = Vector<u32, Four>;
 
-/// Pieces from row to row of an operand's tile in workgroup memory.
-pub(crate) const fn tile_stride(access: Access) -> usize {
-    if access.k_rows {
-        EDGE / 8 + 1
-    } else {
-        DEPTH / 8 + 1
-    }
-}
-
-/// Pieces of an operand's tile in workgroup memory.
-pub(crate) const fn tile_size(access: Access) -> usize {
-    if access.k_rows {
-        DEPTH * tile_stride(access)
-    } else {
-        EDGE * tile_stride(access)
-    }
-}
-
-/// Pieces of workgroup memory that [`product`] and then [`spill`] use.
-pub(crate) const fn memory_size(a: Access, b: Access) -> usize {
-    let tiles = tile_size(a) + tile_size(b);
-    let scratch = 4 * 16 * SCRATCH_STRIDE;
-    if tiles > scratch { tiles } else { scratch }
-}
-
-/// Stands for a row that is not there.
-const NONE: u32 = 0xFFFF_FFFF;
-
-/// The rows of a gathered operand that the unit's pieces at step `k` come from, or [`NONE`].
+/// Row of an operand's tile, whose rows lie along the results, that piece `index` belongs to. Eight
+/// units write 128 bytes at once: their rows are chosen so that, padding included, these lie in
+/// different banks.
 #[cube]
-fn look_up(tokens: &[u32], k: usize, k_end: usize, #[comptime] units: usize) -> Array<u32> {
-    let count = comptime!(EDGE * DEPTH / 8 / units);
-    let mut rows = Array::<u32>::new(count);
+fn row_of(index: usize, #[comptime] depth: usize) -> usize {
+    let mut row = index / comptime!(depth / 8);
+    if comptime!(depth == 32) {
+        row = row / 8 * 8 + row % 2 * 4 + row % 8 / 2;
+    } else if comptime!(depth == 16) {
+        row = row / 8 * 8 + row % 4 * 2 + row % 8 / 4;
+    }
+    row
+}
+
+/// What a unit knows of its pieces of an operand before it reads them: where its rows begin, in
+/// pieces, for rows along the results; for gathered rows along the sum, [`look_up`] changes it from
+/// step to step. Nothing for others.
+#[cube]
+fn places(
+    tokens: &[u32],
+    panel: &Panel,
+    #[comptime] access: Access,
+    #[comptime] extent: usize,
+    #[comptime] tile: Tile,
+) -> Array<u32> {
+    let count = comptime!(tile.share(extent));
+    let mut places = Array::<u32>::new(count);
     #[unroll]
     for i in 0..count {
-        let at = k + (UNIT_POS as usize + comptime!(i * units)) / comptime!(EDGE / 8);
-        let mut row = NONE.runtime();
-        if at < k_end {
-            row = tokens[at];
+        places[i] = 0u32;
+        if comptime!(!access.k_rows) {
+            let index = UNIT_POS as usize + comptime!(i * tile.units());
+            let inside = row_of(index, comptime!(tile.depth));
+            let mut at = panel.first + inside;
+            let mut shift = 0usize;
+            if comptime!(access.split) {
+                if inside >= comptime!(extent / 2) {
+                    at -= comptime!(extent / 2);
+                    shift = panel.half;
+                }
+            }
+            at = at.min(panel.end - 1);
+            let mut row = at + shift;
+            if comptime!(access.gather) {
+                row = tokens[at] as usize;
+            }
+            places[i] = ((panel.base + row * panel.stride) / 8) as u32;
         }
-        rows[i] = row;
     }
-    rows
+    places
 }
 
 /// Whether an operand's rows are looked up a step before they are read: those that change from
-/// step to step. A look-up right before each read doubles what the read waits for; the rows of
-/// the other operands stay the same, and keeping them in registers was slower than reading their
-/// numbers again from the cache (7.2 against 6.1 ms for a forward pass on an H200).
+/// step to step. A look-up right before each read doubles what the read waits for.
 const fn looks_ahead(access: Access) -> bool {
     access.k_rows && access.gather
 }
 
-/// Reads the unit's pieces of an operand's tile at step `k`; `ahead` as [`look_up`] found them.
+/// The rows of a gathered operand that the unit's pieces at step `k` come from.
+#[cube]
+fn look_up(
+    places: &mut Array<u32>,
+    tokens: &[u32],
+    k: usize,
+    k_end: usize,
+    #[comptime] access: Access,
+    #[comptime] extent: usize,
+    #[comptime] tile: Tile,
+) {
+    if comptime!(looks_ahead(access)) {
+        #[unroll]
+        for i in 0..comptime!(tile.share(extent)) {
+            let at = k + (UNIT_POS as usize + comptime!(i * tile.units())) / comptime!(extent / 8);
+            places[i] = tokens[at.min(k_end - 1)];
+        }
+    }
+}
+
+/// Reads the unit's pieces of an operand's tile at step `k`. Past `k_end` they are zeros where
+/// `zeros` says so, else any finite numbers of the operand.
 #[cube]
 fn fetch(
     source: &[Piece],
-    tokens: &[u32],
-    ahead: &Array<u32>,
+    places: &Array<u32>,
     panel: &Panel,
     k: usize,
     k_end: usize,
     #[comptime] access: Access,
-    #[comptime] units: usize,
+    #[comptime] extent: usize,
+    #[comptime] zeros: bool,
+    #[comptime] tile: Tile,
 ) -> Array<Piece> {
-    let count = comptime!(EDGE * DEPTH / 8 / units);
+    let count = comptime!(tile.share(extent));
     let mut pieces = Array::<Piece>::new(count);
     #[unroll]
     for i in 0..count {
-        let index = UNIT_POS as usize + comptime!(i * units);
-        let mut piece = Piece::new(0u32);
-        if comptime!(looks_ahead(access)) {
-            let column = panel.first + (index % comptime!(EDGE / 8)) * 8;
-            if ahead[i] != NONE && column < panel.end {
-                piece = source[(panel.base + ahead[i] as usize * panel.stride + column) / 8];
+        let index = UNIT_POS as usize + comptime!(i * tile.units());
+        let mut at = k;
+        let mut from = places[i] as usize;
+        if comptime!(access.k_rows) {
+            at += index / comptime!(extent / 8);
+            let column = (panel.first + index % comptime!(extent / 8) * 8).min(panel.end - 8);
+            let mut row = at.min(k_end - 1);
+            if comptime!(access.gather) {
+                row = places[i] as usize;
             }
-        } else if comptime!(access.k_rows) {
-            let at = k + index / comptime!(EDGE / 8);
-            let column = panel.first + (index % comptime!(EDGE / 8)) * 8;
-            if at < k_end && column < panel.end {
-                piece = source[(panel.base + at * panel.stride + column) / 8];
-            }
+            from = (panel.base + row * panel.stride + column) / 8;
         } else {
-            let inside = index / comptime!(DEPTH / 8);
-            let column = k + (index % comptime!(DEPTH / 8)) * 8;
-            let mut at = panel.first + inside;
-            let mut shift = 0usize;
-            if comptime!(access.split) {
-                if inside >= comptime!(EDGE / 2) {
-                    at -= comptime!(EDGE / 2);
-                    shift = panel.half;
-                }
-            }
-            if at < panel.end && column < k_end {
-                let mut row = at + shift;
-                if comptime!(access.gather) {
-                    row = tokens[at] as usize;
-                }
-                piece = source[(panel.base + row * panel.stride + column) / 8];
-            }
+            at += index % comptime!(tile.depth / 8) * 8;
+            from += at.min(k_end - 8) / 8;
         }
-        pieces[i] = piece;
+        if comptime!(zeros) {
+            let mut piece = Piece::new(0u32);
+            if at < k_end {
+                piece = source[from];
+            }
+            pieces[i] = piece;
+        } else {
+            pieces[i] = source[from];
+        }
     }
     pieces
 }
 
-/// Writes the unit's pieces to workgroup memory.
+/// Writes the unit's pieces to workgroup memory from `start` on.
 #[cube]
 fn keep(
     memory: &mut Shared<[Piece]>,
     #[comptime] start: usize,
     pieces: &Array<Piece>,
     #[comptime] access: Access,
-    #[comptime] units: usize,
+    #[comptime] extent: usize,
+    #[comptime] tile: Tile,
 ) {
-    let count = comptime!(EDGE * DEPTH / 8 / units);
-    let row = comptime!(if access.k_rows { EDGE / 8 } else { DEPTH / 8 });
-    let stride = comptime!(tile_stride(access));
+    let stride = comptime!(tile.stride(access, extent));
     #[unroll]
-    for i in 0..count {
-        let index = UNIT_POS as usize + comptime!(i * units);
-        memory[start + (index / row) * stride + index % row] = pieces[i];
+    for i in 0..comptime!(tile.share(extent)) {
+        let index = UNIT_POS as usize + comptime!(i * tile.units());
+        let mut row = index / comptime!(extent / 8);
+        let mut column = index % comptime!(extent / 8);
+        if comptime!(!access.k_rows) {
+            row = row_of(index, comptime!(tile.depth));
+            column = index % comptime!(tile.depth / 8);
+        }
+        memory[start + row * stride + column] = pieces[i];
     }
 }
 
-/// The first row of the subgroup's part inside the tile.
+/// First column inside the tile of matrix `j` of a part. With `split`, the first half of a part's
+/// matrices are gate columns, the second half the up columns that go with them.
 #[cube]
-pub(crate) fn part_row() -> usize {
-    (UNIT_POS_Y as usize / 2) * PART
-}
-
-/// The subgroup's part along the columns: 0 or 1.
-#[cube]
-pub(crate) fn part_column() -> usize {
-    UNIT_POS_Y as usize % 2
-}
-
-/// First column inside the tile of matrix `j` of the subgroup. With `split`, the first half of a
-/// subgroup's matrices are gate columns, the second half the up columns that go with them.
-#[cube]
-fn matrix_column(#[comptime] j: usize, #[comptime] split: bool) -> usize {
-    let mut column = part_column() * PART + comptime!(j * 16);
-    if comptime!(split) {
-        let half = comptime!(MATRICES / 2);
-        column = part_column() * comptime!(PART / 2)
-            + comptime!((j % half) * 16 + (j / half) * (EDGE / 2));
+fn matrix_column(#[comptime] j: usize, #[comptime] split: bool, #[comptime] tile: Tile) -> usize {
+    let mut column = part_column(tile) * comptime!(tile.part_columns()) + comptime!(j * tile.n());
+    if comptime!(split && tile.matrices() > 1) {
+        let half = comptime!(tile.matrices() / 2);
+        column = part_column(tile) * comptime!(tile.part_columns() / 2)
+            + comptime!((j % half) * tile.n() + (j / half) * (tile.columns / 2));
     }
     column
 }
 
-/// The subgroup's 4×4 matrices of results, row by row; leaves workgroup memory free to use.
+/// Multiplies the operands that lie in workgroup memory from `start` on, and adds to the sums.
 #[cube]
-pub(crate) fn product<E: Float>(
-    memory: &mut Shared<[Piece]>,
-    a: &[Piece],
-    b: &[Piece],
-    tokens: &[u32],
-    a_panel: &Panel,
-    b_panel: &Panel,
-    k_begin: usize,
-    k_end: usize,
+fn multiply<E: Float, S: MatrixScope>(
+    memory: &Shared<[Piece]>,
+    sums: &Sequence<cmma::Matrix<f32, S>>,
+    #[comptime] start: usize,
     #[comptime] a_access: Access,
     #[comptime] b_access: Access,
-    #[comptime] subgroup: usize,
-) -> Sequence<cmma::Matrix<f32>> {
-    let units = comptime!(4 * subgroup);
-    let right = comptime!(tile_size(a_access));
-    let a_stride = comptime!(tile_stride(a_access));
-    let b_stride = comptime!(tile_stride(b_access));
-    let mut sums = Sequence::<cmma::Matrix<f32>>::new();
-    #[unroll]
-    for _ in 0..comptime!(MATRICES * MATRICES) {
-        sums.push(cmma::Matrix::<f32>::from_value(
-            MatrixIdent::Accumulator,
-            16usize,
-            16usize,
-            16usize,
-            MatrixLayout::Undefined,
-            0.0,
-        ));
-    }
+    #[comptime] tile: Tile,
+) {
+    let right = comptime!(start + tile.size(a_access, tile.rows));
+    let a_stride = comptime!(tile.stride(a_access, tile.rows));
+    let b_stride = comptime!(tile.stride(b_access, tile.columns));
     let a_layout = comptime!(if a_access.k_rows {
         MatrixLayout::ColMajor
     } else {
@@ -216,122 +200,245 @@ pub(crate) fn product<E: Float>(
     } else {
         MatrixLayout::ColMajor
     });
-    let row = part_row();
-    let steps = (k_end - k_begin).div_ceil(DEPTH);
-    let mut a_rows = Array::<u32>::new(comptime!(EDGE * DEPTH / 8 / units));
-    let mut b_rows = Array::<u32>::new(comptime!(EDGE * DEPTH / 8 / units));
-    if comptime!(looks_ahead(a_access)) {
-        a_rows = look_up(tokens, k_begin, k_end, units);
-    }
-    if comptime!(looks_ahead(b_access)) {
-        b_rows = look_up(tokens, k_begin, k_end, units);
-    }
-    if steps > 0 {
-        let pieces = fetch(a, tokens, &a_rows, a_panel, k_begin, k_end, a_access, units);
-        keep(memory, 0usize, &pieces, a_access, units);
-        let pieces = fetch(b, tokens, &b_rows, b_panel, k_begin, k_end, b_access, units);
-        keep(memory, right, &pieces, b_access, units);
-    }
-    if comptime!(looks_ahead(a_access)) {
-        a_rows = look_up(tokens, k_begin + DEPTH, k_end, units);
-    }
-    if comptime!(looks_ahead(b_access)) {
-        b_rows = look_up(tokens, k_begin + DEPTH, k_end, units);
-    }
-    sync_cube();
-    for step in 0..steps {
-        // Past the last step everything is out of range and reads as zero, unused.
-        let k = k_begin + (step + 1) * DEPTH;
-        let a_next = fetch(a, tokens, &a_rows, a_panel, k, k_end, a_access, units);
-        let b_next = fetch(b, tokens, &b_rows, b_panel, k, k_end, b_access, units);
-        if comptime!(looks_ahead(a_access)) {
-            a_rows = look_up(tokens, k + DEPTH, k_end, units);
-        }
-        if comptime!(looks_ahead(b_access)) {
-            b_rows = look_up(tokens, k + DEPTH, k_end, units);
+    let first = part_row(tile);
+    #[unroll]
+    for step in 0..comptime!(tile.depth / tile.k()) {
+        let mut rows = Sequence::<cmma::Matrix<E, S>>::new();
+        #[unroll]
+        for i in 0..comptime!(tile.strips()) {
+            let mut matrix = unsafe {
+                cmma::Matrix::<E, S>::uninitialized(
+                    MatrixIdent::A,
+                    comptime!(tile.m()),
+                    comptime!(tile.n()),
+                    comptime!(tile.k()),
+                    a_layout,
+                )
+            };
+            let row = first + comptime!(i * tile.m());
+            let mut at = start + row * a_stride + comptime!(step * tile.k() / 8);
+            if comptime!(a_access.k_rows) {
+                at = comptime!(start + step * tile.k() * a_stride) + row / 8;
+            }
+            cmma::load(
+                &mut matrix,
+                &memory[at..memory.len()],
+                comptime!(a_stride as u32 * 4),
+            );
+            rows.push(matrix);
         }
         #[unroll]
-        for depth in 0..comptime!(DEPTH / 16) {
-            let mut rows = Sequence::<cmma::Matrix<E>>::new();
-            #[unroll]
-            for i in 0..MATRICES {
-                let mut matrix = unsafe {
-                    cmma::Matrix::<E>::uninitialized(
-                        MatrixIdent::A,
-                        16usize,
-                        16usize,
-                        16usize,
-                        a_layout,
-                    )
-                };
-                let mut at = (row + comptime!(i * 16)) * a_stride + comptime!(depth * 2);
-                if comptime!(a_access.k_rows) {
-                    at = comptime!(depth * 16 * a_stride) + (row + comptime!(i * 16)) / 8;
-                }
-                cmma::load(
-                    &mut matrix,
-                    &memory[at..memory.len()],
-                    comptime!(a_stride as u32 * 4),
-                );
-                rows.push(matrix);
+        for j in 0..comptime!(tile.matrices()) {
+            let mut matrix = unsafe {
+                cmma::Matrix::<E, S>::uninitialized(
+                    MatrixIdent::B,
+                    comptime!(tile.m()),
+                    comptime!(tile.n()),
+                    comptime!(tile.k()),
+                    b_layout,
+                )
+            };
+            let column = matrix_column(j, comptime!(b_access.split), tile);
+            let mut at = right + column * b_stride + comptime!(step * tile.k() / 8);
+            if comptime!(b_access.k_rows) {
+                at = comptime!(right + step * tile.k() * b_stride) + column / 8;
             }
+            cmma::load(
+                &mut matrix,
+                &memory[at..memory.len()],
+                comptime!(b_stride as u32 * 4),
+            );
             #[unroll]
-            for j in 0..MATRICES {
-                let mut matrix = unsafe {
-                    cmma::Matrix::<E>::uninitialized(
-                        MatrixIdent::B,
-                        16usize,
-                        16usize,
-                        16usize,
-                        b_layout,
-                    )
-                };
-                let column = matrix_column(j, comptime!(b_access.split));
-                let mut at = right + column * b_stride + comptime!(depth * 2);
-                if comptime!(b_access.k_rows) {
-                    at = comptime!(right + depth * 16 * b_stride) + column / 8;
-                }
-                cmma::load(
-                    &mut matrix,
-                    &memory[at..memory.len()],
-                    comptime!(b_stride as u32 * 4),
-                );
-                #[unroll]
-                for i in 0..MATRICES {
-                    let sum = sums.index(comptime!(i * MATRICES + j));
-                    cmma::execute(rows.index(i), &matrix, sum, sum);
-                }
+            for i in 0..comptime!(tile.strips()) {
+                let sum = sums.index(comptime!(i * tile.matrices() + j));
+                cmma::execute(rows.index(i), &matrix, sum, sum);
             }
         }
-        sync_cube();
-        keep(memory, 0usize, &a_next, a_access, units);
-        keep(memory, right, &b_next, b_access, units);
-        sync_cube();
     }
-    sums
 }
 
-/// Writes the subgroup's row `i` of matrices to its scratch, `[16, SCRATCH_STRIDE]` pieces of
-/// f32 from `start` on; readable by the whole subgroup when it returns.
+/// The matrices of the unit's part, strip by strip; leaves workgroup memory free to use.
 #[cube]
-pub(crate) fn spill(
-    scratch: &mut Shared<[Piece]>,
-    start: usize,
-    sums: &Sequence<cmma::Matrix<f32>>,
-    #[comptime] i: usize,
-) {
-    // The subgroup's previous reads of its scratch come first.
-    sync_plane();
+pub(crate) fn product<E: Float, S: MatrixScope>(
+    memory: &mut Shared<[Piece]>,
+    a: &[Piece],
+    b: &[Piece],
+    tokens: &[u32],
+    a_panel: &Panel,
+    b_panel: &Panel,
+    k_begin: usize,
+    k_end: usize,
+    #[comptime] a_access: Access,
+    #[comptime] b_access: Access,
+    #[comptime] tile: Tile,
+) -> Sequence<cmma::Matrix<f32, S>> {
+    let depth = comptime!(tile.depth);
+    let copy = comptime!(tile.operands(a_access, b_access));
+    let right = comptime!(tile.size(a_access, tile.rows));
+    let mut sums = Sequence::<cmma::Matrix<f32, S>>::new();
     #[unroll]
-    for j in 0..MATRICES {
-        let at = start + comptime!(j * 4);
-        let end = scratch.len();
-        cmma::store(
-            &mut scratch[at..end],
-            sums.index(comptime!(i * MATRICES + j)),
-            comptime!(SCRATCH_STRIDE as u32 * 4),
-            MatrixLayout::RowMajor,
+    for _ in 0..comptime!(tile.strips() * tile.matrices()) {
+        sums.push(cmma::Matrix::<f32, S>::from_value(
+            MatrixIdent::Accumulator,
+            comptime!(tile.m()),
+            comptime!(tile.n()),
+            comptime!(tile.k()),
+            MatrixLayout::Undefined,
+            0.0,
+        ));
+    }
+    let steps = (k_end - k_begin).div_ceil(depth);
+    let mut a_places = places(tokens, a_panel, a_access, comptime!(tile.rows), tile);
+    let mut b_places = places(tokens, b_panel, b_access, comptime!(tile.columns), tile);
+    if steps > 0 {
+        look_up(
+            &mut a_places,
+            tokens,
+            k_begin,
+            k_end,
+            a_access,
+            comptime!(tile.rows),
+            tile,
+        );
+        look_up(
+            &mut b_places,
+            tokens,
+            k_begin,
+            k_end,
+            b_access,
+            comptime!(tile.columns),
+            tile,
+        );
+        let pieces = fetch(
+            a,
+            &a_places,
+            a_panel,
+            k_begin,
+            k_end,
+            a_access,
+            comptime!(tile.rows),
+            false,
+            tile,
+        );
+        keep(
+            memory,
+            0usize,
+            &pieces,
+            a_access,
+            comptime!(tile.rows),
+            tile,
+        );
+        let pieces = fetch(
+            b,
+            &b_places,
+            b_panel,
+            k_begin,
+            k_end,
+            b_access,
+            comptime!(tile.columns),
+            true,
+            tile,
+        );
+        keep(
+            memory,
+            right,
+            &pieces,
+            b_access,
+            comptime!(tile.columns),
+            tile,
+        );
+        let k = k_begin + depth;
+        look_up(
+            &mut a_places,
+            tokens,
+            k,
+            k_end,
+            a_access,
+            comptime!(tile.rows),
+            tile,
+        );
+        look_up(
+            &mut b_places,
+            tokens,
+            k,
+            k_end,
+            b_access,
+            comptime!(tile.columns),
+            tile,
         );
     }
-    sync_plane();
+    sync_cube();
+    // With two copies their numbers are known to the compiler: addressing them by a variable cost
+    // more than the barrier that they save (150 against 244 TFLOP/s on an H200). An odd step too
+    // many multiplies by zeros.
+    for turn in 0..steps.div_ceil(comptime!(tile.buffers)) {
+        #[unroll]
+        for buffer in 0..comptime!(tile.buffers) {
+            // Past the last step nothing that is read is used.
+            let k = k_begin + (turn * comptime!(tile.buffers) + buffer + 1) * depth;
+            let a_next = fetch(
+                a,
+                &a_places,
+                a_panel,
+                k,
+                k_end,
+                a_access,
+                comptime!(tile.rows),
+                false,
+                tile,
+            );
+            let b_next = fetch(
+                b,
+                &b_places,
+                b_panel,
+                k,
+                k_end,
+                b_access,
+                comptime!(tile.columns),
+                true,
+                tile,
+            );
+            look_up(
+                &mut a_places,
+                tokens,
+                k + depth,
+                k_end,
+                a_access,
+                comptime!(tile.rows),
+                tile,
+            );
+            look_up(
+                &mut b_places,
+                tokens,
+                k + depth,
+                k_end,
+                b_access,
+                comptime!(tile.columns),
+                tile,
+            );
+            multiply::<E, S>(
+                &*memory,
+                &sums,
+                comptime!(buffer * copy),
+                a_access,
+                b_access,
+                tile,
+            );
+            if comptime!(tile.buffers == 1) {
+                sync_cube();
+            }
+            let next = comptime!((buffer + 1) % tile.buffers * copy);
+            keep(memory, next, &a_next, a_access, comptime!(tile.rows), tile);
+            keep(
+                memory,
+                comptime!(next + right),
+                &b_next,
+                b_access,
+                comptime!(tile.columns),
+                tile,
+            );
+            sync_cube();
+        }
+    }
+    sums
 }

@@ -29,6 +29,21 @@ pub(crate) fn write<E: Float, N: Size>(
     }
 }
 
+/// Writes gate and up columns of a row `[2 · inner]`.
+#[cube]
+pub(crate) fn write_halves<O: Float, N: Size>(
+    out: &mut [Vector<O, N>],
+    row: usize,
+    column: usize,
+    inner: usize,
+    gate: Vector<f32, Four>,
+    up: Vector<f32, Four>,
+) {
+    // Two rows of width `inner` for one row of the tile.
+    write::<O, N>(out, 2 * row, column, inner, gate);
+    write::<O, N>(out, 2 * row + 1, column, inner, up);
+}
+
 /// Adds to four columns of a row, or writes them.
 #[cube]
 pub(crate) fn write_sum<N: Size>(

@@ -13,12 +13,13 @@
 //! Tiers behind the one interface, chosen by [`Tier::of`] from the device's properties, the
 //! operands' type and the shape alone:
 //! - plain tiles ([`plain`]): every device, WGSL included, every shape;
-//! - subgroup cooperative matrices ([`cooperative`]): f16 and bf16 where the device multiplies
-//!   16×16×16 tiles into f32 and all subgroups have one width.
+//! - cooperative matrices ([`cooperative`]) of a subgroup (`cmma`): f16 and bf16 where the device
+//!   multiplies 16×16×16 tiles into f32 and all subgroups have one width;
+//! - cooperative matrices of a workgroup (`cube_mma`), the same kernels with larger matrices, where
+//!   the device has `VK_NV_cooperative_matrix2`.
 //!
-//! Workgroup-scope cooperative matrices fed from workgroup memory were measured at the same rate
-//! as the subgroup ones on an H200 (246 and 245 TFLOP/s at 4096³), fed from global memory slower
-//! (149), so they are no tier of their own.
+//! Which of the latter two, and with which [tile], is a [rule](tier) made of measurements;
+//! [`tuning`](crate::tuning) takes them.
 
 #![allow(
     clippy::collapsible_if,
@@ -27,10 +28,16 @@
 
 pub(crate) mod cooperative;
 pub(crate) mod epilogue;
+mod gradient;
 pub(crate) mod groups;
 pub(crate) mod launch;
 pub(crate) mod plain;
-mod tier;
+mod rows;
+pub(crate) mod strips;
+mod swiglu;
+mod swiglu_backward;
+pub(crate) mod tier;
+pub(crate) mod tile;
 
 pub(crate) use groups::Groups;
 pub(crate) use tier::Tier;

@@ -2,9 +2,11 @@
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::MmaConfig;
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::features::CubeMmaConfig;
+use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
-use crate::Compute;
+use super::tile::{Scope, Tile};
+use crate::{Compute, tuning};
 
 /// A way to multiply, with the tile it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,43 +16,31 @@ pub(crate) enum Tier {
         /// 64 or 128.
         edge: usize,
     },
-    /// 128×128 tiles of cooperative matrices, four subgroups of this width.
-    Cooperative {
-        /// Units of a subgroup.
-        subgroup: usize,
-    },
+    /// Cooperative matrices.
+    Cooperative(Tile),
 }
+
+/// The tiles of the rule, most wanted first, by their names among the [`candidates`].
+const RULE: [&str; 1] = ["subgroups, 128x128, depth 32"];
 
 impl Tier {
     /// The rule. Cooperative matrices where the device has them for the type, all subgroups are
-    /// equally wide, 32 KiB of workgroup memory is there, and rows can be read in 16-byte pieces
-    /// (`widths`: the lengths of all rows involved). Else plain tiles: 128 wide where `rows` a
-    /// group fill them, 64 wide below.
+    /// equally wide, and rows can be read in 16-byte pieces (`widths`: the lengths of all rows
+    /// involved): of the rule's tiles the first that the device takes and that `rows` a group fill,
+    /// else the last that it takes. Without one plain tiles: 128 wide where `rows` a group fill
+    /// them, 64 wide below.
     pub fn of(like: &CubeTensor, compute: Compute, widths: &[usize], rows: usize) -> Self {
         let properties = like.client.properties();
-        let kind = match compute {
-            Compute::F32 => None,
-            Compute::F16 => Some(FloatKind::F16),
-            Compute::Bf16 => Some(FloatKind::BF16),
-        };
-        let hardware = &properties.hardware;
-        let one_width = hardware.plane_size_min == hardware.plane_size_max;
-        let supported = kind.is_some_and(|kind| {
-            properties.features.matmul.cmma.contains(&MmaConfig {
-                a_type: ElemType::Float(kind),
-                b_type: ElemType::Float(kind),
-                cd_type: ElemType::Float(FloatKind::F32),
-                m: 16,
-                n: 16,
-                k: 16,
-            })
-        });
-        let pieces = widths.iter().all(|width| width % 8 == 0);
-        let memory = hardware.max_shared_memory_size >= 32 * 1024;
-        if supported && one_width && pieces && memory && hardware.plane_size_max <= 64 {
-            return Self::Cooperative {
-                subgroup: hardware.plane_size_max as usize,
-            };
+        if widths.iter().all(|width| width % 8 == 0) {
+            let mut tiles = takes(properties, compute);
+            match tuning::chosen() {
+                Some(name) => tiles.retain(|(own, _)| *own == name),
+                None => tiles.retain(|(own, _)| RULE.contains(own)),
+            }
+            let filled = tiles.iter().find(|(_, tile)| tile.rows <= rows);
+            if let Some((_, tile)) = filled.or(tiles.last()) {
+                return Self::Cooperative(*tile);
+            }
         }
         let narrow = widths.iter().any(|&width| width < 128);
         Self::Plain {
@@ -58,16 +48,120 @@ impl Tier {
         }
     }
 
-    /// Rows and columns of a tile.
-    pub fn edge(self) -> usize {
+    /// The same, or with a tile that lies on its side where fewer of these cover a result of
+    /// `height` by `width`.
+    pub fn fitting(self, height: usize, width: usize) -> Self {
+        let Self::Cooperative(tile) = self else {
+            return self;
+        };
+        let count = |tile: Tile| height.div_ceil(tile.rows) * width.div_ceil(tile.columns);
+        let turned = Tile {
+            rows: tile.columns,
+            columns: tile.rows,
+            ..tile
+        };
+        Self::Cooperative(if count(turned) < count(tile) {
+            turned
+        } else {
+            tile
+        })
+    }
+
+    /// Rows of a tile.
+    pub fn rows(self) -> usize {
         match self {
             Self::Plain { edge } => edge,
-            Self::Cooperative { .. } => cooperative_edge(),
+            Self::Cooperative(tile) => tile.rows,
+        }
+    }
+
+    /// Columns of a tile.
+    pub fn columns(self) -> usize {
+        match self {
+            Self::Plain { edge } => edge,
+            Self::Cooperative(tile) => tile.columns,
         }
     }
 }
 
-/// Edge of the cooperative tile.
-pub(crate) const fn cooperative_edge() -> usize {
-    128
+/// Every cooperative tile, by name, for subgroups of this width; those of the [`RULE`] in its
+/// order.
+pub(crate) fn candidates(subgroup: usize) -> Vec<(&'static str, Tile)> {
+    let own =
+        |rows, columns, depth, buffers| Tile::of_subgroups(rows, columns, depth, buffers, subgroup);
+    let all = |rows, columns, depth, subgroups| {
+        Tile::of_workgroup(rows, columns, depth, 1, subgroups, subgroup)
+    };
+    vec![
+        ("subgroups, 128x128, depth 32", own(128, 128, 32, 1)),
+        ("subgroups, 128x128, depth 64", own(128, 128, 64, 1)),
+        ("subgroups, 128x128, depth 32 twice", own(128, 128, 32, 2)),
+        ("subgroups, 256x128, depth 32", own(256, 128, 32, 1)),
+        ("subgroups, 128x256, depth 32", own(128, 256, 32, 1)),
+        ("subgroups, 256x128, depth 16 twice", own(256, 128, 16, 2)),
+        ("subgroups, 128x256, depth 16 twice", own(128, 256, 16, 2)),
+        ("workgroup, 128x128, depth 32", all(128, 128, 32, 4)),
+        ("workgroup, 128x128, depth 64", all(128, 128, 64, 8)),
+        ("workgroup, 256x128, depth 32", all(256, 128, 32, 8)),
+        ("workgroup, 128x256, depth 32", all(128, 256, 32, 8)),
+    ]
+}
+
+/// The candidates that a device takes for a type.
+pub(crate) fn takes(properties: &DeviceProperties, compute: Compute) -> Vec<(&'static str, Tile)> {
+    let hardware = &properties.hardware;
+    let subgroup = hardware.plane_size_max as usize;
+    if hardware.plane_size_min != hardware.plane_size_max || !(8..=64).contains(&subgroup) {
+        return Vec::new();
+    }
+    candidates(subgroup)
+        .into_iter()
+        .filter(|(_, tile)| fits(properties, compute, *tile))
+        .collect()
+}
+
+/// Whether a device has a tile's matrices for a type, and the memory and units for it.
+fn fits(properties: &DeviceProperties, compute: Compute, tile: Tile) -> bool {
+    let kind = match compute {
+        Compute::F32 => return false,
+        Compute::F16 => FloatKind::F16,
+        Compute::Bf16 => FloatKind::BF16,
+    };
+    let operand = ElemType::Float(kind);
+    let sum = ElemType::Float(FloatKind::F32);
+    let hardware = &properties.hardware;
+    let features = &properties.features.matmul;
+    let (multiplied, reserved) = match tile.scope {
+        Scope::Subgroup => {
+            let config = MmaConfig {
+                a_type: operand,
+                b_type: operand,
+                cd_type: sum,
+                m: tile.m() as u32,
+                n: tile.n() as u32,
+                k: tile.k() as u32,
+            };
+            (features.cmma.contains(&config), 0)
+        }
+        Scope::Workgroup => {
+            let divided = |size: usize, granularity: u32, most: u32| {
+                size.is_multiple_of(granularity as usize) && size <= most as usize
+            };
+            let found = features.cube_mma.iter().any(|config: &CubeMmaConfig| {
+                config.a_type == operand
+                    && config.b_type == operand
+                    && config.cd_type == sum
+                    && divided(tile.m(), config.m_granularity, config.m_max)
+                    && divided(tile.n(), config.n_granularity, config.n_max)
+                    && divided(tile.k(), config.k_granularity, config.k_max)
+                    && config
+                        .units_per_block
+                        .is_none_or(|units| units as usize == tile.units())
+            });
+            (found, hardware.cube_mma_reserved_shared_memory)
+        }
+    };
+    multiplied
+        && tile.bytes() + reserved <= hardware.max_shared_memory_size
+        && tile.units() <= hardware.max_units_per_cube as usize
 }

@@ -25,6 +25,7 @@
 //! 1024 experts, and every other device, take the [reference](mod@reference).
 
 mod device;
+pub(crate) use device::lanes;
 pub(crate) mod fused;
 mod host_plan;
 mod launch;
@@ -38,6 +39,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor};
 
 use crate::Kernels;
+use crate::calls::{Path, note};
 use crate::vjp::Joint;
 
 /// How scores are made from logits.
@@ -149,7 +151,9 @@ pub fn route(
         "a token cannot choose {} of {experts} experts",
         router.top_k
     );
-    let (weights, plan, fused) = if fused::computes(&logits, experts, kernels) {
+    let computes = fused::computes(&logits, experts, kernels);
+    note("routing", Path::of(computes));
+    let (weights, plan, fused) = if computes {
         let (weights, plan, decision) =
             fused::route(logits.clone(), correction_bias, router, sequences);
         (weights, plan, Some(decision))

@@ -1,4 +1,4 @@
-use bellows_kernels::cross_entropy::{CHUNK, linear_cross_entropy};
+use bellows_kernels::cross_entropy::{Settings, linear_cross_entropy};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -39,8 +39,12 @@ impl Batch {
     }
 
     fn objective(&self, leaves: &Leaves) -> Tensor<1> {
+        self.objective_with(leaves, &Settings::default())
+    }
+
+    fn objective_with(&self, leaves: &Leaves, settings: &Settings) -> Tensor<1> {
         let (labels, weights) = (self.labels(&leaves.device), self.weights(&leaves.device));
-        linear_cross_entropy(leaves.at(0), leaves.at(1), labels, weights).objective
+        linear_cross_entropy(leaves.at(0), leaves.at(1), labels, weights, settings).objective
     }
 
     /// All logits at once.
@@ -68,12 +72,17 @@ fn leaves(tokens: usize) -> [Leaf; 2] {
 #[test]
 fn a_chunk_boundary_inside_the_batch_changes_nothing() {
     let Some(device) = test_device() else { return };
-    for tokens in [CHUNK + 5, CHUNK, 3] {
+    // Room for 128 tokens at a time.
+    let settings = Settings {
+        workspace: 128 * 3 * VOCABULARY * 4,
+        ..Settings::default()
+    };
+    for tokens in [128 + 5, 128, 3] {
         let batch = Batch::new(tokens);
         let outcome = assert_equal(
             &leaves(tokens),
             &device,
-            |leaves| batch.objective(leaves),
+            |leaves| batch.objective_with(leaves, &settings),
             |leaves| {
                 let losses = batch.plain_losses(leaves);
                 losses.mul(batch.weights(&leaves.device)).sum()
@@ -96,7 +105,14 @@ fn the_loss_of_a_token_does_not_depend_on_its_weight() {
                 batch.plain_losses(leaves)
             } else {
                 let (labels, weights) = (batch.labels(device), batch.weights(device));
-                linear_cross_entropy(leaves.at(0), leaves.at(1), labels, weights).losses
+                linear_cross_entropy(
+                    leaves.at(0),
+                    leaves.at(1),
+                    labels,
+                    weights,
+                    &Settings::default(),
+                )
+                .losses
             };
             // `run` needs something to differentiate.
             losses.add(leaves.at::<2>(0).sum().add(leaves.at::<2>(1).sum()) * 0.0)
@@ -135,6 +151,7 @@ fn evaluation_without_autodiff_gives_the_same_objective() {
         tensor(head, [VOCABULARY, 4], &device),
         batch.labels(&device),
         batch.weights(&device),
+        &Settings::default(),
     );
     assert!(!result.objective.is_autodiff());
     assert_eq!(host(result.objective), tracked.result);

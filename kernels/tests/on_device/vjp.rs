@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use bellows_kernels::Kernels;
-use bellows_kernels::cross_entropy::linear_cross_entropy;
+use bellows_kernels::cross_entropy::{Settings, linear_cross_entropy};
 use bellows_kernels::norm::rms_norm;
 use bellows_kernels::vjp::{Joint, custom_vjp};
 use burn::tensor::{Device, Int, Tensor};
@@ -135,7 +135,7 @@ fn a_family_with_one_frozen_input_still_moves_the_other() {
         (frozen.clone(), moving.clone()),
         (moving.clone(), frozen.clone()),
     ] {
-        let result = linear_cross_entropy(hidden, head, labels(), ones());
+        let result = linear_cross_entropy(hidden, head, labels(), ones(), &Settings::default());
         let gradients = result.objective.backward();
         assert!(moving.grad(&gradients).is_some());
         assert!(frozen.grad(&gradients).is_none());

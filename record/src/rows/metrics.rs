@@ -98,7 +98,8 @@ step_metrics! {
         pub time: f64,
         /// Tokens trained on since the run began, this step's included.
         pub tokens: u64,
-        /// The objective that was minimised: cross-entropy plus the weighted router losses.
+        /// What was minimised: the objective, which for most is the cross-entropy, plus the weighted
+        /// router losses.
         pub loss: f64,
         /// Mean cross-entropy, nats a label.
         pub cross_entropy: f64,
@@ -106,7 +107,8 @@ step_metrics! {
         pub aux_loss: Option<f64>,
         /// Router z-loss, before its coefficient.
         pub z_loss: Option<f64>,
-        /// Mean cross-entropy on the validation data, nats a label; on the steps that evaluate.
+        /// Mean of the objective on the validation data, for most cross-entropy in nats a label; on
+        /// the steps that evaluate.
         pub validation_loss: Option<f64>,
         /// L2 norm of all gradients before clipping.
         pub grad_norm: Option<f64>,
@@ -128,6 +130,22 @@ step_metrics! {
         pub skipped_steps: Option<u64>,
         /// What the loss was multiplied by before its backward pass; where the run scales it (f16).
         pub loss_scale: Option<f64>,
+        /// Mean reward of chosen completions, β · (log π − log π_ref), in nat; with preferences (DPO).
+        pub rewards_chosen: Option<f64>,
+        /// Mean reward of rejected completions.
+        pub rewards_rejected: Option<f64>,
+        /// Share of pairs whose chosen completion has the larger reward.
+        pub rewards_accuracies: Option<f64>,
+        /// Mean of the chosen completion's reward less the rejected one's.
+        pub rewards_margins: Option<f64>,
+        /// Divergence from the reference policy, nats a token; with rewards (GRPO).
+        pub kl: Option<f64>,
+        /// Share of tokens whose probability ratio was clipped.
+        pub clip_fraction: Option<f64>,
+        /// Mean reward of the step's completions.
+        pub reward: Option<f64>,
+        /// Mean advantage of the step's completions.
+        pub advantage: Option<f64>,
     }
 }
 

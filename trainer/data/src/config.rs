@@ -17,7 +17,7 @@ pub struct DataConfig {
     pub tokenizer: TokenizerConfig,
     /// What is held out for validation.
     pub validation: ValidationConfig,
-    /// Whether documents packed into one sequence may see each other. Default: `respect`.
+    /// How documents become sequences. Default: `respect`.
     pub packing: Packing,
     /// Whether documents and sequences are visited in a random order, a new one each epoch.
     /// Default: true.
@@ -131,6 +131,10 @@ pub struct RecordsConfig {
     /// on, e.g. `{{ answer }}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion: Option<String>,
+    /// What rows hold, by TRL's names of columns, instead of `text_column`, `messages_column` and
+    /// `template`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub form: Option<RecordForm>,
     /// Chat template, inline. Default: the tokenizer's own, else ChatML.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
@@ -146,6 +150,33 @@ pub struct RecordsConfig {
     pub source_column: Option<String>,
 }
 
+/// What rows hold, by TRL's names of columns. A prompt or completion is a text, or a list of chat
+/// messages that go through the chat template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordForm {
+    /// `messages`, or `prompt` and `completion`.
+    Supervised,
+    /// `prompt`, `chosen` and `rejected`: two documents a row, in this order. Of chats without a
+    /// `prompt` it is the messages with which both begin. Only what follows the prompt is trained
+    /// on, whatever `train_on` says.
+    Preference,
+    /// `prompt`, `completions`, `rewards` and, where they are known, `old_logprobs`: a document a
+    /// completion. Only what follows the prompt is trained on.
+    Groups,
+}
+
+impl RecordForm {
+    /// Its name in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RecordForm::Supervised => "supervised",
+            RecordForm::Preference => "preference",
+            RecordForm::Groups => "groups",
+        }
+    }
+}
+
 /// Which tokens of a document count in the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -158,7 +189,7 @@ pub enum TrainOn {
     Completion,
 }
 
-/// Whether documents packed into one sequence may see each other.
+/// How documents become sequences, and whether those in one sequence may see each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Packing {
@@ -167,6 +198,23 @@ pub enum Packing {
     Respect,
     /// The sequence is one run of text; documents are parted only by the end-of-text token.
     Ignore,
+    /// As many whole documents as fit; one that is longer than a sequence is cut. What is left of a
+    /// sequence is filled with its own documents again, without labels.
+    Whole,
+    /// One document a sequence, filled likewise.
+    Off,
+}
+
+impl Packing {
+    /// Its name in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Packing::Respect => "respect",
+            Packing::Ignore => "ignore",
+            Packing::Whole => "whole",
+            Packing::Off => "off",
+        }
+    }
 }
 
 /// `[data.tokenizer]`: a Hugging Face `tokenizer.json`, or a byte-level BPE learned from the
@@ -352,6 +400,7 @@ impl RecordsConfig {
             ("text_column", self.text_column.is_some()),
             ("messages_column", self.messages_column.is_some()),
             ("template", self.template.is_some()),
+            ("form", self.form.is_some()),
         ];
         let given: Vec<&str> = forms
             .iter()
@@ -362,7 +411,7 @@ impl RecordsConfig {
             return Err(DataError::config(
                 format!("data.source.{}", given[1]),
                 format!(
-                    "contradicts {}: a document comes from a text column, from messages, or from a template",
+                    "contradicts {}: a document comes from a text column, from messages, from a template, or from the columns of a form",
                     given[0]
                 ),
             ));
@@ -373,7 +422,7 @@ impl RecordsConfig {
                 "needs data.source.template, the text before it",
             ));
         }
-        let chat = self.messages_column.is_some();
+        let chat = self.messages_column.is_some() || self.form.is_some();
         for (key, set) in [
             ("data.source.chat_template", self.chat_template.is_some()),
             (
@@ -384,7 +433,7 @@ impl RecordsConfig {
             if set && !chat {
                 return Err(DataError::config(
                     key,
-                    "needs data.source.messages_column, the column with the chat",
+                    "needs data.source.messages_column, the column with the chat, or data.source.form",
                 ));
             }
         }
@@ -397,7 +446,7 @@ impl RecordsConfig {
         if self.train_on == TrainOn::Completion && !chat && self.completion.is_none() {
             return Err(DataError::config(
                 "data.source.train_on",
-                "\"completion\" needs messages_column, or template and completion, to tell what the completion is",
+                "\"completion\" needs messages_column, template and completion, or form, to tell what the completion is",
             ));
         }
         Ok(())

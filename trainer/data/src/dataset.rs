@@ -1,13 +1,15 @@
 //! From the configuration to a dataset that batches are drawn from.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::batch::{Loader, LoaderConfig, LoaderState, ProbeSet, Side, ValidationSet, probe};
+use crate::batch::{
+    Loader, LoaderConfig, LoaderState, ProbeSet, Side, ValidationSet, groups, probe,
+};
 use crate::config::{DataConfig, SourceConfig};
 use crate::files::{default_cache_dir, hex};
 use crate::progress::check;
@@ -277,6 +279,62 @@ impl Dataset {
         )
     }
 
+    /// All sequences of a side once, in a fixed order.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] when a size is out of range; [`DataError::NoValidationSplit`] when the
+    /// side is empty.
+    pub fn pass(&self, split: Split, config: &LoaderConfig) -> Result<ValidationSet, DataError> {
+        ValidationSet::new(self.side(split), config, None, self.tokenizer.vocab_size())
+    }
+
+    /// The documents of each row of a side, in order: two of a pair, all completions of a group.
+    pub fn groups(&self, split: Split) -> Vec<Range<u64>> {
+        let starts = groups(&self.entry.stores[split.index()]);
+        starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
+
+    /// Tokens of a document of a side, the one that ends it included.
+    pub fn document_len(&self, split: Split, document: u64) -> u64 {
+        self.entry.stores[split.index()].document_len(document)
+    }
+
+    /// Labels of a document of a side, as far as they are within `length` positions.
+    pub fn label_count(&self, split: Split, document: u64, length: usize) -> usize {
+        self.label_positions(split, document, length).count()
+    }
+
+    fn label_positions(
+        &self,
+        split: Split,
+        document: u64,
+        length: usize,
+    ) -> impl Iterator<Item = u64> + '_ {
+        let store = &self.entry.stores[split.index()];
+        let tokens = store.document(document).tokens;
+        let end = tokens.end.min(tokens.start + 1 + length as u64);
+        (tokens.start + 1..end).filter(|at| store.is_trained(*at))
+    }
+
+    /// Reward of a completion; `None` where documents have none.
+    pub fn reward(&self, split: Split, document: u64) -> Option<f32> {
+        self.entry.stores[split.index()].reward(document)
+    }
+
+    /// The log-probability of each label of a document under the policy that wrote it, as far as
+    /// they are within `length` positions; `None` where they are not known.
+    pub fn old_log_probabilities(
+        &self,
+        split: Split,
+        document: u64,
+        length: usize,
+    ) -> Option<Vec<f32>> {
+        let store = &self.entry.stores[split.index()];
+        self.label_positions(split, document, length)
+            .map(|at| store.log_probability(at))
+            .collect()
+    }
+
     fn side(&self, split: Split) -> Side {
         let pad = self.tokenizer.pad_id().unwrap_or(self.tokenizer.eos_id());
         Side {
@@ -304,7 +362,7 @@ fn learn(
     // ChatML's markers, where its template is going to be used.
     let chat: &[&str] = match &config.source {
         SourceConfig::Jsonl(r) | SourceConfig::Parquet(r)
-            if r.messages_column.is_some()
+            if (r.messages_column.is_some() || r.form.is_some())
                 && r.chat_template.is_none()
                 && r.chat_template_file.is_none() =>
         {

@@ -86,6 +86,16 @@ pub enum DataError {
         /// The reader's reason.
         message: String,
     },
+    /// A row contradicts the tokenizer.
+    #[error("{file}:{row}: {message}")]
+    Row {
+        /// The file.
+        file: String,
+        /// The row or line, counted from 1.
+        row: u64,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// A template cannot be compiled, or fails on a row.
     #[error("{key}: {message}")]
     Template {

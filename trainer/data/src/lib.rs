@@ -25,7 +25,7 @@ pub use batch::{
     ProbeSet, Span, ValidationSet,
 };
 pub use config::{
-    DataConfig, Packing, RecordsConfig, RustSourcesConfig, SourceConfig, TextConfig,
+    DataConfig, Packing, RecordForm, RecordsConfig, RustSourcesConfig, SourceConfig, TextConfig,
     TokenizerConfig, TrainOn, ValidationConfig,
 };
 pub use dataset::{Dataset, DatasetId};

@@ -1,11 +1,21 @@
-//! Times one mixture or chain of experts, routers included, forward and backward.
+//! Times parts of a model, forward and backward: one mixture or chain of experts, routers included,
+//! attention, or the head with its loss; and what the device reaches at its best, to compare with.
+
+pub mod attention;
+mod ceiling;
+mod head;
+mod tiles;
+
+pub use ceiling::ceiling;
+pub use head::{HeadShape, measure_head, profile_head};
+pub use tiles::{TileMeasurement, measure_tiles};
 
 use std::time::Instant;
 
 use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
 use bellows_engine::kernels::experts::Settings;
-use bellows_engine::kernels::peak::peak_during;
-use bellows_engine::kernels::profile::{Stage, stages_of};
+use bellows_engine::kernels::memory::peak_during;
+use bellows_engine::kernels::profile::{Stage, launches, stages_of};
 use bellows_engine::kernels::routing::{Router, ScoreFunction};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -76,6 +86,10 @@ pub struct Measurement {
     pub seconds: f64,
     /// Operations a second of forward and backward, in 10¹².
     pub tera_operations: f64,
+    /// Median seconds until the host had handed forward and backward to the device, without waiting.
+    pub host_seconds: f64,
+    /// Launches of the kernels in forward and backward; 0 where plain operations compute.
+    pub launches: u64,
     /// The most bytes in use at one time beyond inputs and weights; output and gradients are
     /// among them. `None` on the CPU. Of plain operations: what the device's pools grew by.
     pub extra_bytes: Option<u64>,
@@ -136,26 +150,7 @@ impl Layer {
         }
     }
 
-    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
-    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
-        if self.rule.settings.kernels == Kernels::Reference {
-            return self.reference_pass(with_backward);
-        }
-        let pass = forward(&self.inputs, &[], &self.rule);
-        let mut held = vec![pass.y.clone().flatten(0, 1)];
-        if with_backward {
-            let gradients = backward(self.dy.clone(), &self.inputs, pass, None, &self.rule);
-            held.extend([
-                gradients.x.flatten(0, 1),
-                gradients.routers.flatten(0, 2),
-                gradients.matrices.gate_up.flatten(0, 2),
-                gradients.matrices.down.flatten(0, 2),
-            ]);
-        }
-        held
-    }
-
-    /// The same in plain operations, backward by autodiff.
+    /// [`Passes::pass`] in plain operations, backward by autodiff.
     fn reference_pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
         if !with_backward {
             let (y, _) = reference::chain(self.inputs.clone(), &[], &self.rule);
@@ -181,6 +176,32 @@ impl Layer {
     }
 }
 
+/// What can be timed.
+trait Passes {
+    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
+    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>>;
+}
+
+impl Passes for Layer {
+    fn pass(&self, with_backward: bool) -> Vec<Tensor<1>> {
+        if self.rule.settings.kernels == Kernels::Reference {
+            return self.reference_pass(with_backward);
+        }
+        let pass = forward(&self.inputs, &[], &self.rule);
+        let mut held = vec![pass.y.clone().flatten(0, 1)];
+        if with_backward {
+            let gradients = backward(self.dy.clone(), &self.inputs, pass, None, &self.rule);
+            held.extend([
+                gradients.x.flatten(0, 1),
+                gradients.routers.flatten(0, 2),
+                gradients.matrices.gate_up.flatten(0, 2),
+                gradients.matrices.down.flatten(0, 2),
+            ]);
+        }
+        held
+    }
+}
+
 fn reserved(device: &Device) -> Option<u64> {
     device.sync().ok()?;
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
@@ -195,7 +216,10 @@ pub fn profile(
     settings: Settings,
     device: &Device,
 ) -> Result<Vec<Stage>, String> {
-    let layer = Layer::new(shape, settings, device);
+    stages(&Layer::new(shape, settings, device), device)
+}
+
+fn stages(layer: &dyn Passes, device: &Device) -> Result<Vec<Stage>, String> {
     let warm = Instant::now();
     while warm.elapsed().as_secs_f64() < 0.3 {
         drop(layer.pass(true));
@@ -214,8 +238,20 @@ pub fn measure(
     device: &Device,
     repeats: usize,
 ) -> Result<Measurement, String> {
-    let sync = || device.sync().map_err(|error| error.to_string());
     let layer = Layer::new(shape, settings, device);
+    let operations = 3.0 * shape.forward_operations();
+    figures(&layer, settings.kernels, operations, device, repeats)
+}
+
+/// Times `layer`, whose forward and backward pass are `operations` floating-point operations.
+fn figures(
+    layer: &dyn Passes,
+    kernels: Kernels,
+    operations: f64,
+    device: &Device,
+    repeats: usize,
+) -> Result<Measurement, String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
     device.memory_cleanup();
     let before = reserved(device);
     let start = Instant::now();
@@ -224,45 +260,81 @@ pub fn measure(
     let first_seconds = start.elapsed().as_secs_f64();
     let after = reserved(device);
     drop(held);
-    let extra_bytes = if settings.kernels == Kernels::Fused {
+    let extra_bytes = if kernels == Kernels::Fused {
         sync()?;
         let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
-        let (held, peak) = peak_during(|| layer.pass(true));
+        let (held, peak) = peak_during(device, || layer.pass(true));
         sync()?;
         drop(held);
-        in_use.map(|before| peak.saturating_sub(before))
+        in_use.map(|before| peak.in_use.saturating_sub(before))
     } else {
         before
             .zip(after)
             .map(|(before, after)| after.saturating_sub(before))
     };
-    let time = |with_backward: bool| -> Result<f64, String> {
+    let time = timed(device, repeats, |with_backward| layer.pass(with_backward))?;
+    Ok(Measurement {
+        first_seconds,
+        forward_seconds: time.forward,
+        seconds: time.both,
+        tera_operations: operations / time.both / 1e12,
+        host_seconds: time.host,
+        launches: time.launches,
+        extra_bytes,
+    })
+}
+
+/// Medians in seconds.
+struct Times {
+    forward: f64,
+    /// Forward and backward, until the device is done.
+    both: f64,
+    /// The same until the host is done.
+    host: f64,
+    /// Launches of forward and backward.
+    launches: u64,
+}
+
+/// Times `repeats` runs of `pass`, forward, and forward and backward; what it returns is dropped
+/// after the clock is read.
+fn timed<T>(device: &Device, repeats: usize, pass: impl Fn(bool) -> T) -> Result<Times, String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
+    let time = |with_backward: bool| -> Result<(f64, f64), String> {
         // Clocks rise with work: warm up by time, not by count.
         let warm = Instant::now();
         let mut passes = 0;
         while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
-            drop(layer.pass(with_backward));
+            drop(pass(with_backward));
             sync()?;
             passes += 1;
         }
-        let mut seconds = Vec::with_capacity(repeats);
+        let (mut handed, mut seconds) = (Vec::new(), Vec::new());
         for _ in 0..repeats {
             let start = Instant::now();
-            let held = layer.pass(with_backward);
+            let held = pass(with_backward);
+            handed.push(start.elapsed().as_secs_f64());
             sync()?;
             seconds.push(start.elapsed().as_secs_f64());
             drop(held);
         }
-        seconds.sort_by(f64::total_cmp);
-        Ok(seconds[seconds.len() / 2])
+        Ok((median(handed), median(seconds)))
     };
-    let forward_seconds = time(false)?;
-    let seconds = time(true)?;
-    Ok(Measurement {
-        first_seconds,
-        forward_seconds,
-        seconds,
-        tera_operations: 3.0 * shape.forward_operations() / seconds / 1e12,
-        extra_bytes,
+    let (_, forward) = time(false)?;
+    let (host, both) = time(true)?;
+    let before = launches();
+    drop(pass(true));
+    let launches = launches() - before;
+    sync()?;
+    Ok(Times {
+        forward,
+        both,
+        host,
+        launches,
     })
+}
+
+/// The middle of `values`, of which there is one at least.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

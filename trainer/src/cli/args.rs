@@ -27,6 +27,7 @@ Examples:
   bellows resume runs/rust-code              go on where a run stopped
   bellows generate runs/rust-code -p 'fn '   let it write
   bellows devices                            what this machine can train on
+  bellows plan my.toml                       what fits into its memory
 
 `bellows COMMAND --help` explains a command.";
 
@@ -87,6 +88,8 @@ impl From<ColorArg> for anstream::ColorChoice {
 pub enum Command {
     /// Train a model as a configuration says
     Train(TrainArgs),
+    /// Tell the memory that a step will need, and what fits
+    Plan(PlanArgs),
     /// Go on with a run that stopped
     Resume(ResumeArgs),
     /// Let a model continue a text
@@ -99,7 +102,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Compare the engine with a reference implementation's numbers
     Verify(VerifyArgs),
-    /// Time mixture-of-experts layers on a device
+    /// Time mixture-of-experts layers, or attention, on a device
     Bench(BenchArgs),
     /// List devices, what they can do, and what is missing
     Devices(DevicesArgs),
@@ -149,6 +152,9 @@ pub struct TrainArgs {
     /// Seed of weights, batches and samples [run.seed]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Memory that the run may use, such as 8GiB [train.memory_limit]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Folder that holds the runs [run.directory]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
@@ -173,10 +179,67 @@ impl TrainArgs {
         if let Some(seed) = self.seed {
             overrides.push(Override::option("--seed", "run.seed", seed));
         }
+        if let Some(memory) = self.memory {
+            overrides.push(memory_limit(memory));
+        }
         if let Some(directory) = &self.directory {
             let directory = directory.to_string_lossy();
             overrides.push(Override::text("--directory", "run.directory", directory));
         }
+        overrides
+    }
+}
+
+/// `--memory` as a setting.
+pub fn memory_limit(size: ByteSize) -> Override {
+    Override::text("--memory", "train.memory_limit", size.to_string())
+}
+
+/// `bellows plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bellows plan my.toml                               what a step needs, in three ways to keep activations
+  bellows plan my.toml --memory 8GiB --device cpu    the same for a card that is not here
+  bellows plan my.toml --set train.sequence_length=65536 --json
+  bellows plan --measure --device gpu                predictions beside measured peaks
+
+Neither the corpus is read nor anything written. Exit code 0 also where the answer is that it does not fit.")]
+pub struct PlanArgs {
+    /// Configuration file
+    #[arg(value_name = "CONFIG", required_unless_present = "measure")]
+    pub config: Option<PathBuf>,
+    /// Change a setting; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = Override::parse, conflicts_with = "measure")]
+    pub set: Vec<Override>,
+    /// Where to train: auto, cpu, gpu or gpu:N [run.device]
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
+    /// Memory that may be used, such as 8GiB [train.memory_limit]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Take a step of each of six configurations and compare predicted with measured peaks
+    #[arg(long, conflicts_with = "config")]
+    pub measure: bool,
+    /// With --measure: sizes for a software renderer (small) or a large card (large)
+    #[arg(long, value_name = "SIZES", value_parser = ["small", "large"], requires = "measure")]
+    pub sizes: Option<String>,
+    /// With --measure: who holds the memory at each peak
+    #[arg(long, requires = "measure")]
+    pub owners: bool,
+    /// Print a JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PlanArgs {
+    /// The settings given, in the order in which the later wins.
+    pub fn overrides(&self) -> Vec<Override> {
+        let mut overrides = self.set.clone();
+        if let Some(device) = self.device {
+            overrides.push(Override::text("--device", "run.device", device.to_string()));
+        }
+        overrides.extend(self.memory.map(memory_limit));
         overrides
     }
 }
@@ -205,6 +268,9 @@ pub struct ResumeArgs {
     /// Where to train: auto, cpu, gpu or gpu:N (default: as the run says)
     #[arg(long)]
     pub device: Option<DeviceChoice>,
+    /// Memory that the run may use, such as 8GiB (default: as the run says)
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Report progress and the result as JSON lines on standard output
     #[arg(long)]
     pub json: bool,
@@ -340,6 +406,9 @@ pub struct VerifyArgs {
     /// Also stream in chunks of TOKENS; gradients must be the unstreamed ones
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub stream: Option<u32>,
+    /// Fail where plain operations stood in for kernels
+    #[arg(long)]
+    pub require_kernels: bool,
     /// Where to compute: auto, cpu, gpu or gpu:N
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     pub device: DeviceChoice,
@@ -354,9 +423,14 @@ pub struct VerifyArgs {
 Examples:
   bellows bench                              every known layer, in every type the device stores
   bellows bench tiny --precision f32         one layer in one type
-  bellows bench lavapipe --reference         beside plain tensor operations on the same device")]
+  bellows bench lavapipe --reference         beside plain tensor operations on the same device
+  bellows bench attention                    flash attention alone, at every known length
+  bellows bench attention-8k --sweep         the same with every size of tiles, kernel by kernel
+  bellows bench head head:4096x2048x32000    heads with their loss: tokens, hidden, vocabulary")]
 pub struct BenchArgs {
     /// Layers to time: coe-paper, coe-chain, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
+    /// of these. Or attention: attention-2k, -8k, -32k, -64, -256, -latent, -window, -lavapipe. Or heads
+    /// with cross-entropy: head, head-32k, head-small, head:NxHxV
     #[arg(value_name = "LAYER")]
     pub shapes: Vec<String>,
     /// Device: auto, cpu, gpu or gpu:INDEX
@@ -374,6 +448,15 @@ pub struct BenchArgs {
     /// Tell what each stage of a layer takes
     #[arg(long)]
     pub profile: bool,
+    /// Time every tile of cooperative matrices that the device takes, and layers with each of them
+    #[arg(long, conflicts_with_all = ["reference", "profile"])]
+    pub tiles: bool,
+    /// Attention: try every size of the cooperative kernels' tiles
+    #[arg(long)]
+    pub sweep: bool,
+    /// Attention: plain tiles, where cooperative matrices would be used
+    #[arg(long, conflicts_with = "sweep")]
+    pub plain_tiles: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,

@@ -6,7 +6,8 @@ mod values;
 
 pub use args::{
     BenchArgs, Cli, ColorArg, Command, CompletionsArgs, ConfigArgs, DevicesArgs, EvalArgs,
-    ExportArgs, GenerateArgs, ImportArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
+    ExportArgs, GenerateArgs, ImportArgs, PlanArgs, ResumeArgs, RunsArgs, TrainArgs, VerifyArgs,
+    memory_limit,
 };
 pub use steer::{CtlArgs, CtlCommand, ExportMetricsArgs, StatusArgs, TuiArgs, ViewArgs};
 pub use values::{ByteSize, CheckpointChoice};
@@ -33,6 +34,7 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command, ui: &Ui) -> Result<(), Error> {
     match command {
         Command::Train(args) => commands::train::run(args, ui),
+        Command::Plan(args) => commands::plan::run(args, ui),
         Command::Resume(args) => commands::resume::run(args, ui),
         Command::Generate(args) => commands::generate::run(args, ui),
         Command::Eval(args) => commands::eval::run(args, ui),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Which checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CheckpointChoice {
@@ -40,8 +42,33 @@ impl fmt::Display for CheckpointChoice {
 }
 
 /// A size in bytes: `5GB` (decimal, as Hugging Face counts), `512MiB` (binary) or plain bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
+
+impl TryFrom<String> for ByteSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        match units.iter().find(|(_, unit)| self.0.is_multiple_of(*unit)) {
+            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl From<ByteSize> for String {
+    fn from(size: ByteSize) -> Self {
+        size.to_string()
+    }
+}
 
 impl FromStr for ByteSize {
     type Err = String;
@@ -87,6 +114,10 @@ mod tests {
         assert_eq!("5GB".parse(), Ok(ByteSize(5_000_000_000)));
         assert_eq!("1.5 MiB".parse(), Ok(ByteSize(1_572_864)));
         assert_eq!("100".parse(), Ok(ByteSize(100)));
+        for size in [100, 3 << 20, (3 << 20) + 1, 8 << 30] {
+            let text = ByteSize(size).to_string();
+            assert_eq!(text.parse(), Ok(ByteSize(size)), "{text}");
+        }
         for text in ["", "GB", "-1GB", "0", "1e9", "5 pounds", "1.2.3KB"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }

@@ -10,6 +10,7 @@ pub mod export;
 pub mod export_metrics;
 pub mod generate;
 pub mod import;
+pub mod plan;
 pub mod resume;
 pub mod runs;
 mod sibling;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use bellows_engine::stream::Memory;
 use bellows_record::{Event, EventKind, RunReader, RunWriter, list_checkpoints};
 
 use super::train::{announce, listen, tell};
-use crate::cli::ResumeArgs;
+use crate::cli::{ResumeArgs, memory_limit};
 use crate::config::{Override, RunConfig};
 use crate::error::Error;
 use crate::models::{checkpoint_state, resolve};
@@ -25,6 +26,7 @@ pub fn run(args: ResumeArgs, ui: &Ui) -> Result<(), Error> {
     if let Some(device) = args.device {
         overrides.push(Override::text("--device", "run.device", device.to_string()));
     }
+    overrides.extend(args.memory.map(memory_limit));
     if let Some(name) = &args.branch {
         overrides.push(Override::text("--branch", "run.name", name));
     }
@@ -51,9 +53,11 @@ pub fn run(args: ResumeArgs, ui: &Ui) -> Result<(), Error> {
         "Resuming",
         format!("{} from step {step}", args.run.display()),
     );
-    let session = Session::resume(loaded.config, &checkpoint, &stop, ui)?;
+    let before = planned_before(&reader);
+    let session = Session::resume(loaded.config, &checkpoint, before, &stop, ui)?;
     let writer = RunWriter::resume(&args.run, session.info(), step + 1)?;
     go_back(&writer, step, ui)?;
+    writer.plan(&session.plan)?;
     if !overrides.is_empty() {
         writer.config(&session.config.to_toml()?)?;
     }
@@ -80,10 +84,12 @@ fn branch(
         .unwrap_or(Path::new("."));
     let origin = format!("{} at step {step}", args.run.display());
     ui.status("Branching", format!("off {origin}"));
-    let session = Session::resume(config, checkpoint, stop, ui)?;
+    let before = planned_before(&RunReader::open(&args.run)?);
+    let session = Session::resume(config, checkpoint, before, stop, ui)?;
     let name = session.config.run.name.as_deref().unwrap_or("run");
     let toml = session.config.to_toml()?;
     let writer = RunWriter::create(root, name, session.info(), &toml)?;
+    writer.plan(&session.plan)?;
     copy_checkpoint(&writer, checkpoint, step)?;
     let reason = format!("a branch of {origin}");
     writer.event(Event::new(step, EventKind::Started, reason))?;
@@ -93,6 +99,15 @@ fn branch(
         .inspect_err(|_| ui.note(format!("the run is in {}", path.display())))?;
     tell(&outcome, &path, args.json, ui);
     Ok(())
+}
+
+/// How the run kept activations so far, by its plan: going on the same way makes the same numbers,
+/// to the last bit.
+fn planned_before(reader: &RunReader) -> Option<(Memory, Option<usize>)> {
+    let plan = reader.plan().ok().flatten()?;
+    let mode = serde_json::from_value(plan.get("mode")?.clone()).ok()?;
+    let chunk = plan.get("chunk").and_then(serde_json::Value::as_u64);
+    Some((mode, chunk.map(|chunk| chunk as usize)))
 }
 
 fn copy_checkpoint(writer: &RunWriter, from: &Path, step: u64) -> Result<(), Error> {

@@ -31,6 +31,7 @@ pub fn run(args: TrainArgs, ui: &Ui) -> Result<(), Error> {
         session.info(),
         &session.config.to_toml()?,
     )?;
+    writer.plan(&session.plan)?;
     announce(&session, ui);
     let path = writer.path().to_owned();
     let outcome = train(session, writer, &stop, ui, args.json)
@@ -70,6 +71,7 @@ pub(super) fn announce(session: &Session, ui: &Ui) {
     if adapter.is_some_and(|adapter| adapter.kind == AdapterKind::Software) {
         ui.warn("this driver computes on the processor, many times slower than --device cpu does");
     }
+    ui.status("Memory", &session.memory);
     let train = &session.config.train;
     ui.status(
         "Training",
@@ -122,9 +124,10 @@ pub(super) fn tell(outcome: &Outcome, path: &Path, json: bool, ui: &Ui) {
         None => ui.status("Finished", trained),
         Some(why) => ui.status("Stopped", format!("{why} after {trained}")),
     }
-    ui.print(format!("training loss     {:.4} nat/token", outcome.loss));
+    let unit = if outcome.per_token { " nat/token" } else { "" };
+    ui.print(format!("training loss     {:.4}{unit}", outcome.loss));
     if let Some(loss) = outcome.validation_loss {
-        ui.print(format!("validation loss   {loss:.4} nat/token"));
+        ui.print(format!("validation loss   {loss:.4}{unit}"));
         if let Some(entropy) = outcome.unigram_entropy {
             let gap = entropy - loss;
             let side = if gap < 0.0 { "above" } else { "below" };

@@ -6,6 +6,7 @@ mod document;
 mod overrides;
 mod problem;
 mod sections;
+mod start;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -24,16 +25,16 @@ use std::path::Path;
 
 use bellows_data::DataConfig;
 use bellows_engine::config::ModelConfig;
-use bellows_engine::objective::RouterObjective;
+use bellows_engine::objective::{Objective, RouterObjective};
 use bellows_engine::optim::{AdamWConfig, LossScaleConfig, Schedule};
-use bellows_engine::step::Backpropagation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use tree::{Entry, Node, Value};
 
 /// Sections whose keys depend on one of them.
-const TAGGED: [(&[&str], &str); 3] = [
+const TAGGED: [(&[&str], &str); 4] = [
+    (&["objective"], "kind"),
     (&["schedule"], "kind"),
     (&["data", "source"], "kind"),
     (&["model", "rope", "scaling"], "rope_type"),
@@ -45,6 +46,8 @@ const TAGGED: [(&[&str], &str); 3] = [
 pub struct RunConfig {
     /// Name, place, seed and device.
     pub run: RunSection,
+    /// What is minimised beside the router losses.
+    pub objective: Objective,
     /// The architecture.
     pub model: ModelConfig,
     /// Corpus, tokenizer and batches.
@@ -101,13 +104,14 @@ impl RunConfig {
             ))
             .help("save the file as UTF-8")
         })?;
-        let mut loaded = Self::parse(&text, &name, overrides)?;
+        let mut loaded = Self::parse_after(&text, &name, overrides, start::adopt_model)?;
         let run = &mut loaded.config.run;
         run.name = run.name.take().or_else(|| Some(run_name(path)));
         Ok(loaded)
     }
 
-    /// As [`RunConfig::load`], from text; `source_name` stands for the file in messages.
+    /// As [`RunConfig::load`], from text; `source_name` stands for the file in messages, and a
+    /// model that `train.init_from` names is not looked at.
     ///
     /// # Errors
     /// [`Problems`]: all that could be found, each with its place.
@@ -115,6 +119,16 @@ impl RunConfig {
         text: &str,
         source_name: &str,
         overrides: &[Override],
+    ) -> Result<Loaded, Problems> {
+        Self::parse_after(text, source_name, overrides, |_| Ok(()))
+    }
+
+    /// `complete` may change what was written before it is decoded.
+    fn parse_after(
+        text: &str,
+        source_name: &str,
+        overrides: &[Override],
+        complete: impl FnOnce(&mut Node) -> Result<(), Vec<Problem>>,
     ) -> Result<Loaded, Problems> {
         let problems = |list| Problems {
             source_name: source_name.to_owned(),
@@ -128,7 +142,9 @@ impl RunConfig {
         if !misplaced.is_empty() {
             return Err(problems(misplaced));
         }
+        complete(&mut root).map_err(problems)?;
         complete_tagged(&mut root, &default_tree());
+        start::settle_objective(&mut root);
         let config = decode::decode(root.clone()).map_err(problems)?;
         let findings = validate::check(&config);
         let place = |finding: validate::Finding| {
@@ -147,14 +163,6 @@ impl RunConfig {
                 .map(|finding| place(finding).line(source_name))
                 .collect(),
         })
-    }
-
-    /// How activations are kept for the backward pass.
-    pub fn backpropagation(&self) -> Backpropagation {
-        let chunk = (self.stream.chunk > 0).then_some(self.stream.chunk);
-        let (batch, time) = (self.train.batch_size, self.train.sequence_length);
-        let memory = self.train.memory;
-        memory.resolve(batch, time, chunk, self.stream.keep)
     }
 
     /// The resolved form: every default written out. Reading it back gives an equal configuration.

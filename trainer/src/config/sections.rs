@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bellows_engine::stream::{Keep, Memory};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::ByteSize;
 use crate::device::{DeviceChoice, Precision};
 
 /// `[run]`: what the run is called and where it lives.
@@ -38,6 +39,10 @@ impl Default for RunSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
+    /// Folder of the model that training starts from: of a model, or a run whose last checkpoint it
+    /// is. Absent: random weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     /// Optimizer steps.
     pub steps: u64,
     /// Sequences of a micro-batch.
@@ -55,11 +60,19 @@ pub struct TrainSection {
     pub precision: Precision,
     /// How activations are kept for the backward pass.
     pub memory: Memory,
+    /// Memory that the run may use; absent: what the device has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<ByteSize>,
+    /// Look at the memory in use before every launch.
+    pub measure_memory: bool,
+    /// Compute the experts' pre-activations again in backward instead of keeping them.
+    pub recompute_experts: bool,
 }
 
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
+            init_from: None,
             steps: 1000,
             batch_size: 8,
             sequence_length: 256,
@@ -68,6 +81,9 @@ impl Default for TrainSection {
             skip_limit: 5,
             precision: Precision::Auto,
             memory: Memory::Auto,
+            memory_limit: None,
+            measure_memory: false,
+            recompute_experts: false,
         }
     }
 }

@@ -7,7 +7,11 @@ use super::document;
 use super::tree::{Node, Value};
 
 /// Names that other programs give to settings of this one.
-const OTHER_NAMES: [(&str, &str); 17] = [
+const OTHER_NAMES: [(&str, &str); 21] = [
+    ("model_name_or_path", "train.init_from"),
+    ("dpo_beta", "objective.beta"),
+    ("loss_type", "objective.kind"),
+    ("epsilon_low", "objective.epsilon"),
     ("lr", "optimizer.learning_rate"),
     ("max_lr", "optimizer.learning_rate"),
     ("adam_beta1", "optimizer.beta1"),
@@ -47,6 +51,8 @@ pub fn unknown_key(root: &Node, section: &[&str], key: &str, known: &[&str]) -> 
     } else if let Some(place) = elsewhere(section, key) {
         let (section, key) = place.rsplit_once('.').unwrap_or(("", place.as_str()));
         let _ = write!(message, "; did you mean {key:?} in [{section}]?");
+    } else if known.is_empty() {
+        let _ = write!(message, ", which takes no other key");
     } else {
         let names: Vec<String> = known.iter().map(|name| full(name)).collect();
         let _ = write!(message, "; known are {}", names.join(", "));

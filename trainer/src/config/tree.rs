@@ -132,6 +132,31 @@ impl Node {
         })
     }
 
+    /// Writes a value at a path of keys where there is none, with the sections that lead to it.
+    /// Nothing happens where one of these is no section.
+    pub fn set_default(&mut self, path: &[&str], value: Value) {
+        let (Some((first, rest)), Some(entries)) = (path.split_first(), self.entries_mut()) else {
+            return;
+        };
+        let index = entries.iter().position(|entry| entry.key == *first);
+        match (index, rest.is_empty()) {
+            (Some(index), false) => entries[index].node.set_default(rest, value),
+            (Some(_), true) => {}
+            (None, last) => {
+                let mut node = Node::empty(Location::Default);
+                match last {
+                    true => node.value = value,
+                    false => node.set_default(rest, value),
+                }
+                entries.push(Entry {
+                    key: (*first).to_owned(),
+                    at: Location::Default,
+                    node,
+                });
+            }
+        }
+    }
+
     /// Takes the entry at a path out of its table.
     pub fn remove(&mut self, path: &[&str]) -> Option<Entry> {
         let (last, parents) = path.split_last()?;

@@ -1,7 +1,8 @@
 //! Ranges of single values, and rules that tie sections together.
 
-use bellows_data::{DataConfig, DataError};
+use bellows_data::{DataConfig, DataError, Packing, RecordForm, SourceConfig};
 use bellows_engine::config::{ConfigError, ModelConfig, RopeScaling};
+use bellows_engine::objective::Objective;
 use bellows_engine::optim::{MIN_SCALE, Schedule};
 
 use super::RunConfig;
@@ -80,6 +81,7 @@ pub fn check(config: &RunConfig) -> Findings {
     run(config, &mut findings);
     model(&config.model, &mut findings);
     data(&config.data, &mut findings);
+    objective(config, &mut findings);
     train(config, &mut findings);
     optimizer(config, &mut findings);
     schedule(config, &mut findings);
@@ -176,6 +178,73 @@ fn data(data: &DataConfig, findings: &mut Findings) {
             findings.error(&key, format!("{key}: {message}"));
         }
         Err(error) => findings.error("data", error.to_string()),
+    }
+}
+
+fn objective(config: &RunConfig, findings: &mut Findings) {
+    let (kind, wanted) = (config.objective.as_str(), config.data.packing);
+    match config.objective {
+        Objective::Pretrain {} | Objective::Sft {} => {}
+        Objective::Dpo { beta } => {
+            findings.positive("objective.beta", beta);
+            let size = config.train.batch_size;
+            findings.require(
+                size.is_multiple_of(2),
+                "train.batch_size",
+                size,
+                "even with objective.kind = \"dpo\": a pair is two sequences of one micro-batch",
+            );
+        }
+        Objective::Grpo { beta, epsilon, .. } => {
+            findings.not_negative("objective.beta", beta);
+            let holds = epsilon > 0.0 && epsilon < 1.0;
+            findings.require(holds, "objective.epsilon", epsilon, "above 0 and under 1");
+        }
+    }
+    let form = match &config.data.source {
+        SourceConfig::Jsonl(records) | SourceConfig::Parquet(records) => Some(records.form),
+        _ => None,
+    };
+    let needed = match config.objective {
+        Objective::Pretrain {} => None,
+        Objective::Sft {} => Some(RecordForm::Supervised),
+        Objective::Dpo { .. } => Some(RecordForm::Preference),
+        Objective::Grpo { .. } => Some(RecordForm::Groups),
+    };
+    let alternatives = [RecordForm::Preference, RecordForm::Groups];
+    match (form, needed) {
+        (None, Some(_)) => findings.error(
+            "data.source.kind",
+            format!("objective.kind = {kind:?} needs rows with columns: set data.source.kind to \"jsonl\" or \"parquet\""),
+        ),
+        (Some(found), Some(needed)) if found != Some(needed) && config.objective.has_reference() => {
+            findings.error(
+                "data.source.form",
+                format!("objective.kind = {kind:?} needs data.source.form = {:?}, and no column or template of its own", needed.as_str()),
+            );
+        }
+        (Some(Some(found)), _) if !config.objective.has_reference() && alternatives.contains(&found) => {
+            let of = if found == RecordForm::Groups { "grpo" } else { "dpo" };
+            findings.error(
+                "data.source.form",
+                format!("data.source.form = {:?} is for objective.kind = {of:?}, not {kind:?}", found.as_str()),
+            );
+        }
+        _ => {}
+    }
+    if config.objective.has_reference() {
+        if wanted != Packing::Off {
+            findings.error(
+                "data.packing",
+                format!("data.packing is {:?}: with objective.kind = {kind:?} it must be \"off\", a completion a sequence", wanted.as_str()),
+            );
+        }
+        if config.train.init_from.is_none() {
+            findings.error(
+                "objective.kind",
+                format!("objective.kind = {kind:?} needs a policy to start from: set train.init_from to a model folder or a run"),
+            );
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod advice;
 mod choice;
 mod contain;
 mod details;
+mod heap;
 mod host;
 mod peak;
 mod precision;
@@ -16,6 +17,7 @@ mod self_test;
 pub use adapters::{Adapter, AdapterKind, adapters};
 pub use advice::{Advice, advice};
 pub use choice::DeviceChoice;
+pub(crate) use contain::contain;
 pub use contain::{hush_display_library, install_panic_hook};
 pub use details::{CooperativeMatrix, Details, details};
 pub use host::Host;
@@ -47,6 +49,16 @@ impl DeviceChoice {
     /// Bad input when the device does not exist or this build cannot use it, a failure when its
     /// driver refuses.
     pub fn open(self) -> Result<OpenDevice, Error> {
+        let opened = self.look_at()?;
+        opened.test()?;
+        Ok(opened)
+    }
+
+    /// Finds and opens the device without testing it: for questions, not for training.
+    ///
+    /// # Errors
+    /// As [`DeviceChoice::open`].
+    pub fn look_at(self) -> Result<OpenDevice, Error> {
         let index = match self {
             DeviceChoice::Cpu => return Ok(OpenDevice::cpu()),
             DeviceChoice::Auto => {
@@ -83,10 +95,37 @@ impl OpenDevice {
 
     /// Memory that the device can use in bytes, where it is known.
     pub fn memory_bytes(&self) -> Option<u64> {
-        match &self.details {
-            Some(details) => details.memory_bytes,
-            None => Some(self.host.memory_bytes),
+        let Some(adapter) = &self.adapter else {
+            return Some(self.host.memory_bytes);
+        };
+        let own = self
+            .details
+            .as_ref()
+            .and_then(|details| details.memory_bytes);
+        match adapter.kind {
+            // Its memory is the processor's.
+            AdapterKind::Software | AdapterKind::Integrated => {
+                let host = self.host.memory_bytes;
+                Some(own.map_or(host, |own| own.min(host)))
+            }
+            _ => own,
         }
+    }
+
+    /// Multiplies on it, because a device that computes wrong numbers is worse than none.
+    fn test(&self) -> Result<(), Error> {
+        let Some(adapter) = &self.adapter else {
+            return Ok(());
+        };
+        self_test::multiplies(&self.device).map_err(|reason| {
+            Error::failed(format!(
+                "{} ({}) cannot be trusted: {reason}",
+                self.label, adapter.name
+            ))
+            .help(
+                "update its driver, try a build with another shader compiler (without --features), or use --device cpu",
+            )
+        })
     }
 
     /// The device as a run's manifest describes it, its peak measured on the spot, which takes a
@@ -144,22 +183,14 @@ fn open(adapters: &[Adapter], index: usize) -> Result<OpenDevice, Error> {
         ))
         .help("choose another device of `bellows devices`, or --device cpu"));
     }
-    let (device, details) = details::open(adapter).map_err(|reason| {
+    let (device, mut details) = details::open(adapter).map_err(|reason| {
         Error::failed(format!(
             "gpu:{index} ({}) does not open: {reason}",
             adapter.name
         ))
         .help("update its driver, or choose --device cpu")
     })?;
-    self_test::multiplies(&device).map_err(|reason| {
-        Error::failed(format!(
-            "gpu:{index} ({}) cannot be trusted: {reason}",
-            adapter.name
-        ))
-        .help(
-            "update its driver, try a build with another shader compiler (without --features), or use --device cpu",
-        )
-    })?;
+    details.memory_bytes = details.memory_bytes.or_else(|| heap::heap_bytes(adapter));
     Ok(OpenDevice {
         device,
         label: format!("gpu:{index}"),

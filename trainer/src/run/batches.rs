@@ -2,6 +2,7 @@
 
 use bellows_data::Batch;
 use bellows_engine::model::Sequences;
+use bellows_engine::objective::Targets;
 use bellows_engine::step::MicroBatch;
 
 /// Converts a packed batch. Where every row is one document from position 0, masks and positions
@@ -30,5 +31,6 @@ pub fn micro_batch(batch: &Batch) -> MicroBatch {
             positions: (!from_zero).then(|| batch.position_ids.clone()),
         },
         labels: batch.labels.clone(),
+        targets: Targets::Labels,
     }
 }

@@ -16,6 +16,7 @@ use bellows_record::{Event, EventKind, PendingCheckpoint, RunWriter};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::ReferenceId;
 use crate::config::CheckpointSection;
 use crate::control::Steering;
 use crate::error::Error;
@@ -44,6 +45,9 @@ pub struct State {
     pub loader: LoaderState,
     /// The data.
     pub dataset: DatasetId,
+    /// What the objective compares the model with, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceId>,
     /// What was changed from outside.
     #[serde(default)]
     pub steering: Steering,

@@ -5,7 +5,9 @@
 
 mod batches;
 mod checkpoint;
+mod ledger;
 mod recorder;
+mod reference;
 mod sample;
 mod session;
 mod stop;
@@ -14,6 +16,7 @@ mod training;
 pub use batches::micro_batch;
 pub use checkpoint::{Checkpoints, State};
 pub use recorder::Recorder;
+pub use reference::{Reference, ReferenceId};
 pub use sample::continue_text;
 pub use session::{Session, data_progress, loader_config};
 pub use stop::Stop;

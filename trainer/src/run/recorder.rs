@@ -4,20 +4,24 @@ use std::sync::Arc;
 
 use bellows_data::ProbeSet;
 use bellows_engine::kernels::host;
+use bellows_engine::kernels::memory::{Ledger, Moment, Watch};
 use bellows_engine::model::{Decoder, Input};
 use bellows_engine::observer::{Observer, RoutingStats, Transitions};
-use bellows_engine::optim::{AdamW, Gradients};
-use bellows_engine::weights::parameters;
+use bellows_engine::optim::{AdamW, own_parameters};
 use bellows_record::{
-    MemoryRow, ProbeToken, RouterRow, RoutingRow, RunWriter, TraceRow, TransitionKind,
-    TransitionRow,
+    ProbeToken, RouterRow, RoutingRow, RunWriter, TraceRow, TransitionKind, TransitionRow,
 };
 use burn::module::Module;
 use burn::tensor::Device;
 
+use super::ledger::{in_words, rows_of};
 use super::micro_batch;
 use crate::config::RecordSection;
 use crate::error::Error;
+
+/// A step with a ledger looks at the memory in use before one of so many launches: a look costs a
+/// visit to the device's thread.
+const LAUNCHES: u64 = 8;
 
 /// Records one run. Rows go to a thread of [`RunWriter`]; here they are only made.
 pub struct Recorder {
@@ -28,13 +32,25 @@ pub struct Recorder {
     correction_bias: Vec<Vec<f32>>,
     /// Kept until the step is known to be good: a skipped step reports nothing.
     rows: (Vec<RoutingStats>, Vec<Transitions>),
-    /// Gradients and the allocator's totals while they were alive.
-    backward: Vec<MemoryRow>,
+    /// Whether the memory in use is looked at before every launch.
+    measures: bool,
+    /// The step's memory, while it is watched.
+    watch: Option<(Watch, Option<Ledger>)>,
+    /// The fullest moments of the step, once it is over.
+    moments: Vec<Moment>,
+    /// The last ledger, and its step.
+    ledger: Option<(u64, Vec<Moment>)>,
 }
 
 impl Recorder {
     /// Records into `writer`; `probe` is followed by traces.
-    pub fn new(writer: Arc<RunWriter>, settings: RecordSection, probe: Option<ProbeSet>) -> Self {
+    /// With `measures` the memory in use is looked at before every launch of every step.
+    pub fn new(
+        writer: Arc<RunWriter>,
+        settings: RecordSection,
+        probe: Option<ProbeSet>,
+        measures: bool,
+    ) -> Self {
         Self {
             writer,
             settings,
@@ -42,7 +58,10 @@ impl Recorder {
             step: 0,
             correction_bias: Vec::new(),
             rows: Default::default(),
-            backward: Vec::new(),
+            measures,
+            watch: None,
+            moments: Vec::new(),
+            ledger: None,
         }
     }
 
@@ -80,9 +99,21 @@ impl Recorder {
         Ok(self.writer.probe(tokens)?)
     }
 
-    /// Begins step `step`.
-    pub fn begin(&mut self, step: u64, model: &Decoder) {
+    /// Begins step `step`, with a ledger of its memory where one is due.
+    pub fn begin(&mut self, step: u64, model: &Decoder, optimizer: &AdamW, device: &Device) {
         self.step = step;
+        self.moments.clear();
+        // A step that broke off left its own.
+        self.watch = None;
+        let ledger = due(self.settings.memory_every, step).then(Ledger::new);
+        if ledger.is_some() {
+            own_parameters(model);
+            optimizer.own_moments();
+        }
+        if ledger.is_some() || self.measures {
+            let every = if self.measures { 1 } else { LAUNCHES };
+            self.watch = Some((Watch::new(device, every), ledger));
+        }
         self.rows = Default::default();
         self.correction_bias.clear();
         if self.wants_routing() {
@@ -96,28 +127,35 @@ impl Recorder {
         }
     }
 
-    /// Notes the step's gradients for the memory ledger, while they are alive.
-    pub fn gradients(&mut self, gradients: &Gradients, device: &Device) {
-        self.backward.clear();
-        if due(self.settings.memory_every, self.step) {
-            let sizes = gradients.by_name.iter().map(|(name, gradient)| {
-                memory_row(BACKWARD, "gradients", name, gradient.dims()[0])
-            });
-            self.backward.extend(sizes);
-            self.backward.extend(allocator_rows(BACKWARD, device));
+    /// The update is done: what the step's memory was is known.
+    pub fn end_of_step(&mut self) {
+        let Some((watch, ledger)) = self.watch.take() else {
+            return;
+        };
+        watch.look();
+        self.moments = watch.finish();
+        if ledger.is_some() {
+            self.ledger = Some((self.step, self.moments.clone()));
         }
+    }
+
+    /// The most bytes that were in use during the step, if they were watched.
+    pub fn peak(&self) -> Option<u64> {
+        let readings = self.moments.iter().map(|moment| moment.reading.in_use);
+        readings.max()
+    }
+
+    /// The fullest moment of the last ledger, in words.
+    pub fn last_ledger(&self) -> Option<String> {
+        let (step, moments) = self.ledger.as_ref()?;
+        in_words(*step, moments)
     }
 
     /// Hands the step's rows to the record.
     ///
     /// # Errors
     /// An error of earlier rows, reported once; these rows are taken all the same.
-    pub fn commit(
-        &mut self,
-        model: &Decoder,
-        optimizer: &AdamW,
-        device: &Device,
-    ) -> Result<(), Error> {
+    pub fn commit(&mut self, model: &Decoder, device: &Device) -> Result<(), Error> {
         let (stats, transitions) = std::mem::take(&mut self.rows);
         let mut result = Ok(());
         let mut keep = |outcome: bellows_record::Result<()>| {
@@ -136,9 +174,7 @@ impl Recorder {
             );
         }
         if due(self.settings.memory_every, self.step) {
-            let mut rows = std::mem::take(&mut self.backward);
-            rows.extend(memory_rows(model, optimizer, device));
-            keep(self.writer.memory(self.step, rows));
+            keep(self.writer.memory(self.step, rows_of(&self.moments)));
         }
         if due(self.settings.traces_every, self.step)
             && let Some(rows) = self.trace(model, device)
@@ -271,97 +307,4 @@ fn transition_rows(transitions: &[Transitions]) -> Vec<TransitionRow> {
         }
     }
     rows
-}
-
-/// A moment of a step at which memory is looked at.
-#[derive(Clone, Copy)]
-struct Moment {
-    index: u32,
-    phase: &'static str,
-}
-
-const BACKWARD: Moment = Moment {
-    index: 0,
-    phase: "backward",
-};
-const OPTIMIZER: Moment = Moment {
-    index: 1,
-    phase: "optimizer",
-};
-
-fn memory_row(moment: Moment, kind: &'static str, name: &str, elements: usize) -> MemoryRow {
-    MemoryRow {
-        moment: moment.index,
-        phase: moment.phase.into(),
-        layer: name
-            .strip_prefix("layers.")
-            .and_then(|rest| rest.split('.').next()?.parse().ok()),
-        kind: kind.into(),
-        owner: name.to_owned().into(),
-        bytes: elements as u64 * 4,
-    }
-}
-
-fn allocator_rows(moment: Moment, device: &Device) -> impl Iterator<Item = MemoryRow> {
-    let memory = memory_use(device);
-    [("in_use", memory.in_use), ("reserved", memory.reserved)]
-        .into_iter()
-        .filter_map(move |(owner, bytes)| {
-            Some(MemoryRow {
-                moment: moment.index,
-                phase: moment.phase.into(),
-                layer: None,
-                kind: "allocator".into(),
-                owner: owner.into(),
-                bytes: bytes?,
-            })
-        })
-}
-
-/// Weights and moments after the update, from the tensors that exist, and the allocator's totals.
-fn memory_rows(model: &Decoder, optimizer: &AdamW, device: &Device) -> Vec<MemoryRow> {
-    let weights = parameters(model)
-        .into_iter()
-        .map(|(name, shape, _)| memory_row(OPTIMIZER, "weights", &name, shape.iter().product()));
-    let moments = optimizer.state().map(|(name, moments)| {
-        let elements = moments.first.dims()[0] + moments.second.dims()[0];
-        memory_row(OPTIMIZER, "optimizer", name, elements)
-    });
-    weights
-        .chain(moments)
-        .chain(allocator_rows(OPTIMIZER, device))
-        .collect()
-}
-
-/// What is known of the memory in use.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MemoryUse {
-    /// Bytes of live buffers: the device's pools; on the CPU the process's resident memory.
-    pub in_use: Option<u64>,
-    /// Bytes held by the device's pools.
-    pub reserved: Option<u64>,
-}
-
-/// Memory in use on `device`.
-pub fn memory_use(device: &Device) -> MemoryUse {
-    match device.memory_pool_usage() {
-        Some(usage) => MemoryUse {
-            in_use: Some(usage.bytes_in_use),
-            reserved: Some(usage.bytes_reserved),
-        },
-        None => MemoryUse {
-            in_use: resident_memory(),
-            reserved: None,
-        },
-    }
-}
-
-/// Resident memory of this process, in bytes.
-fn resident_memory() -> Option<u64> {
-    use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
-    let pid = Pid::from_u32(std::process::id());
-    let mut system = System::new();
-    let what = ProcessRefreshKind::nothing().with_memory();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
-    system.process(pid).map(|process| process.memory())
 }

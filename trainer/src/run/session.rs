@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use bellows_data::{Dataset, Loader, LoaderConfig, Split, ValidationSet};
 use bellows_engine::kernels::Kernels;
+use bellows_engine::kernels::memory::in_use;
 use bellows_engine::model::{Decoder, Init, Numerics};
 use bellows_engine::optim::AdamW;
+use bellows_engine::stream::Memory;
 use bellows_record::{ModelSummary, RunInfo};
 use burn::tensor::Device;
 
 use super::checkpoint::load_optimizer;
+use super::reference::{Origin, Reference};
 use super::{State, Stop};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state};
+use crate::plan::{Guard, Planner, verdict};
 use crate::ui::{Ui, bytes, count};
 
 /// Everything opened.
@@ -38,8 +42,47 @@ pub struct Session {
     pub model: Decoder,
     /// Its optimizer.
     pub optimizer: AdamW,
+    /// What the objective compares the model with, where it does.
+    pub reference: Option<Reference>,
     /// Where a resumed run goes on.
     pub state: Option<State>,
+    /// Watches the memory of its steps, and knows how they backpropagate.
+    pub guard: Guard,
+    /// Bytes in use on the device for other things than the run.
+    pub beside: u64,
+    /// The memory plan as `plan.json` holds it.
+    pub plan: serde_json::Value,
+    /// The same in a sentence.
+    pub memory: String,
+}
+
+/// A plan that fits.
+struct Planned {
+    guard: Guard,
+    beside: u64,
+    plan: serde_json::Value,
+    memory: String,
+}
+
+/// Plans the memory of a run before its model is made.
+fn plan(
+    config: &RunConfig,
+    opened: &OpenDevice,
+    precision: &Resolved,
+    before: Option<(Memory, Option<usize>)>,
+) -> Result<Planned, Error> {
+    let beside = in_use(&opened.device).map_or(0, |reading| reading.in_use);
+    let planner = Planner::new(config, opened, precision.compute);
+    let answer = planner.plan_again(beside, before);
+    let Some(chosen) = answer.plan.chosen() else {
+        return Err(answer.refusal());
+    };
+    Ok(Planned {
+        guard: Guard::new(planner.clone(), chosen.prediction.clone()),
+        beside,
+        plan: answer.document(true),
+        memory: verdict(&answer),
+    })
 }
 
 impl Session {
@@ -53,12 +96,37 @@ impl Session {
         let dataset = Dataset::prepare(&config.data, &data_progress(stop, ui))?;
         fit_vocabulary(&mut config, &dataset)?;
         describe_data(&dataset, ui);
+        let planned = plan(&config, &opened, &precision, None)?;
         let loader = dataset.loader(&loader_config(&config))?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let mut init = Init::random(&device, config.run.seed, config.model.initializer_range)
-            .with_numerics(numerics(&precision));
-        let model = Decoder::new(&mut init, &config.model);
+        let model = match &config.train.init_from {
+            Some(folder) => starting_model(
+                &config,
+                folder,
+                &device,
+                numerics(&precision, &config.train),
+                ui,
+            )?,
+            None => {
+                let range = config.model.initializer_range;
+                let mut init = Init::random(&device, config.run.seed, range)
+                    .with_numerics(numerics(&precision, &config.train));
+                Decoder::new(&mut init, &config.model)
+            }
+        };
+        let reference = Reference::new(
+            &Origin {
+                config: &config,
+                dataset: &dataset,
+                device: &device,
+                numerics: described(&opened, &precision),
+                way: planned.guard.way(),
+            },
+            &model,
+            stop,
+            ui,
+        )?;
         let optimizer = AdamW::new(&config.optimizer);
         Ok(Self {
             config,
@@ -70,17 +138,24 @@ impl Session {
             validation,
             model,
             optimizer,
+            reference,
             state: None,
+            guard: planned.guard,
+            beside: planned.beside,
+            plan: planned.plan,
+            memory: planned.memory,
         })
     }
 
-    /// Goes on from `checkpoint` with the run's `config`.
+    /// Goes on from `checkpoint` with the run's `config`; `before`: the mode and chunk of its plan so
+    /// far.
     ///
     /// # Errors
     /// If the checkpoint is damaged or of another configuration, or the data changed.
     pub fn resume(
         mut config: RunConfig,
         checkpoint: &Path,
+        before: Option<(Memory, Option<usize>)>,
         stop: &Stop,
         ui: &Ui,
     ) -> Result<Self, Error> {
@@ -99,10 +174,24 @@ impl Session {
             ))
             .help("undo the change of [model] in config.toml, or train a new run"));
         }
+        let planned = plan(&config, &opened, &precision, before)?;
         let loader = dataset.resume_loader(&loader_config(&config), &state.loader)?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let model = folder.load_with(&device, numerics(&precision))?;
+        let model = folder.load_with(&device, numerics(&precision, &config.train))?;
+        let reference = Reference::reopen(
+            &Origin {
+                config: &config,
+                dataset: &dataset,
+                device: &device,
+                numerics: described(&opened, &precision),
+                way: planned.guard.way(),
+            },
+            state.reference.as_ref(),
+            |start| start.load_with(&device, numerics(&precision, &config.train)),
+            stop,
+            ui,
+        )?;
         let optimizer = AdamW::new(&config.optimizer);
         let (optimizer, state) = load_optimizer(checkpoint, optimizer, &model, &device)?;
         Ok(Self {
@@ -115,7 +204,12 @@ impl Session {
             validation,
             model,
             optimizer,
+            reference,
             state: Some(state),
+            guard: planned.guard,
+            beside: planned.beside,
+            plan: planned.plan,
+            memory: planned.memory,
         })
     }
 
@@ -140,18 +234,52 @@ impl Session {
                 vocabulary_size: model.vocab_size as u32,
                 sequence_length: self.config.train.sequence_length as u32,
                 // A multiply-add is two operations; backward takes twice what forward does.
-                flops_per_token: Some(6.0 * parameters.computed as f64),
+                flops_per_token: Some(
+                    6.0 * (parameters.computed as f64
+                        + model.attention_products(self.config.train.sequence_length)),
+                ),
             },
             total_steps: self.config.train.steps,
         }
     }
 }
 
+/// The model in `folder`, whose architecture the configuration has taken over.
+fn starting_model(
+    config: &RunConfig,
+    folder: &Path,
+    device: &Device,
+    numerics: Numerics,
+    ui: &Ui,
+) -> Result<Decoder, Error> {
+    let mut start = ModelFolder::open(folder)?;
+    start.config.kernels = config.model.kernels;
+    if start.config != config.model {
+        return Err(Error::input(format!(
+            "{} holds another model than [model] describes",
+            folder.display()
+        ))
+        .help("leave [model] out to take the model of train.init_from as it is"));
+    }
+    let model = {
+        let _spinner = ui.spinner("reading the weights");
+        start.load_with(device, numerics)?
+    };
+    ui.status("Start", format!("weights of {}", folder.display()));
+    Ok(model)
+}
+
+/// What decides the numbers of a pass beside weights and tokens.
+fn described(opened: &OpenDevice, precision: &Resolved) -> String {
+    format!("{} {}", opened.name(), precision.name())
+}
+
 /// How the model of a run computes.
-fn numerics(precision: &Resolved) -> Numerics {
+fn numerics(precision: &Resolved, train: &TrainSection) -> Numerics {
     Numerics {
         kernels: Kernels::default(),
         compute: precision.compute,
+        recompute_experts: train.recompute_experts,
     }
 }
 

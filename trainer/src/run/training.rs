@@ -1,5 +1,7 @@
 //! The training loop.
 
+mod evaluate;
+mod memory;
 mod steer;
 
 use std::collections::VecDeque;
@@ -7,26 +9,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellows_data::{Batch, Loader, Split, Tokenizer, ValidationSet};
-use bellows_engine::generate::Sampling;
 use bellows_engine::kernels::Compute;
+use bellows_engine::kernels::memory::in_use;
 use bellows_engine::model::Decoder;
-use bellows_engine::objective::update_correction_bias;
+use bellows_engine::objective::{Frequencies, Measures, StepSize, update_correction_bias};
 use bellows_engine::optim::{AdamW, LossScale};
-use bellows_engine::step::{self, Backpropagation, MicroBatch};
-use bellows_engine::stream::Settings;
+use bellows_engine::step::{self, MicroBatch};
 use bellows_record::{
-    Event, EventKind, RunReader, RunState, RunWriter, Sample, StepMetrics, list_checkpoints,
+    Event, EventKind, RunReader, RunState, RunWriter, StepMetrics, list_checkpoints,
 };
-use burn::module::Module;
 use burn::tensor::Device;
-use serde_json::json;
 
-use super::recorder::{due, memory_use};
-use super::{Checkpoints, Recorder, Session, State, Stop, continue_text, micro_batch};
+use super::recorder::due;
+use super::{Checkpoints, Recorder, Reference, Session, State, Stop, micro_batch};
 use crate::config::RunConfig;
 use crate::control::{Control, Steering};
 use crate::error::Error;
 use crate::models::{best_checkpoint, checkpoint_state};
+use crate::plan::{Attempt, Guard, attempt, ways};
 use crate::ui::{StepReport, TrainingPlan, TrainingProgress, Ui};
 
 /// Tokens a second are told over this many steps.
@@ -49,6 +49,8 @@ pub struct Outcome {
     pub validation_loss: Option<f64>,
     /// Entropy of the validation labels' own unigram distribution, in nat a token.
     pub unigram_entropy: Option<f64>,
+    /// Whether losses are nat a token.
+    pub per_token: bool,
     /// Text sampled at the end: prompt and continuation.
     pub samples: Vec<(String, String)>,
     /// Why it ended before its last step.
@@ -104,6 +106,7 @@ struct Loop<'a> {
     /// Absent only while the optimizer has it.
     model: Option<Decoder>,
     optimizer: AdamW,
+    reference: Option<Reference>,
     loader: Loader,
     validation: Option<ValidationSet>,
     tokenizer: Arc<Tokenizer>,
@@ -125,6 +128,9 @@ struct Loop<'a> {
     control: Control,
     paused: bool,
     told_to_stop: bool,
+    guard: Guard,
+    /// Why no step can follow, for want of memory.
+    out_of_memory: Option<String>,
     /// The last step's row, which an evaluation asked for from outside completes.
     last_row: Option<StepMetrics>,
 }
@@ -145,8 +151,10 @@ impl<'a> Loop<'a> {
             validation,
             model,
             optimizer,
+            reference,
             state,
             precision,
+            guard,
             ..
         } = session;
         let resumed = state.is_some();
@@ -160,6 +168,7 @@ impl<'a> Loop<'a> {
             loss_scale: None,
             loader: loader.state(),
             dataset: dataset.id().clone(),
+            reference: reference.as_ref().map(|reference| reference.id().clone()),
             steering: Steering::default(),
         });
         state.steering.apply_to(&mut config.record);
@@ -184,7 +193,12 @@ impl<'a> Loop<'a> {
         let probe = (sequences > 0 && dataset.tokens(Split::Validation) > 0)
             .then(|| dataset.probe(length.min(config.record.probe_tokens), sequences))
             .transpose()?;
-        let recorder = Recorder::new(writer.clone(), config.record.clone(), probe);
+        let recorder = Recorder::new(
+            writer.clone(),
+            config.record.clone(),
+            probe,
+            config.train.measure_memory,
+        );
         let kind = if resumed {
             EventKind::Resumed
         } else {
@@ -198,7 +212,9 @@ impl<'a> Loop<'a> {
             .elapsed(state.seconds)
             .with("precision", precision.name())
             .with("precision_reason", precision.reason.as_str())
-            .with("memory", describe_memory(config.backpropagation()));
+            .with("memory", ways(guard.way()))
+            .with("memory_limit", guard.limit())
+            .with("objective", config.objective.as_str());
         writer.event(began)?;
         let time_limit = config
             .train
@@ -217,6 +233,7 @@ impl<'a> Loop<'a> {
             device,
             model: Some(model),
             optimizer,
+            reference,
             loader,
             validation,
             tokenizer,
@@ -235,6 +252,8 @@ impl<'a> Loop<'a> {
             control,
             paused: false,
             told_to_stop: false,
+            guard,
+            out_of_memory: None,
             last_row: None,
             state,
         })
@@ -247,6 +266,10 @@ impl<'a> Loop<'a> {
         let stopped = loop {
             if ending.is_none() {
                 ending = self.obey()?;
+            }
+            if ending.is_none() {
+                self.check_memory()?;
+                ending = self.ending();
             }
             match ending {
                 Some(stopped) => break stopped,
@@ -269,48 +292,42 @@ impl<'a> Loop<'a> {
         let batches: Vec<Batch> = (0..self.state.steering.accumulation(&self.config.train))
             .map(|_| self.loader.next_batch())
             .collect();
-        let micro: Vec<MicroBatch> = batches.iter().map(micro_batch).collect();
+        let micro = batches.iter();
+        let micro: Vec<MicroBatch> = micro
+            .map(|batch| self.micro_batch(Split::Train, batch))
+            .collect();
         let total = self.config.train.steps;
         let learning_rate = self.config.optimizer.learning_rate
             * self.config.schedule.factor(step, total)
             * self.state.steering.learning_rate_scale;
 
-        self.recorder.begin(step, held(&self.model));
-        let objective = &self.config.router;
         let loss_scale = self.state.loss_scale.map(|state| state.scale);
-        let result = step::run_with(
-            held(&self.model),
-            &micro,
-            objective,
-            &self.device,
-            &mut self.recorder,
-            &step::Settings {
-                loss_scale: loss_scale.unwrap_or(1.0),
-                backpropagation: self.config.backpropagation(),
-            },
-        );
-        let losses = result.losses;
-        self.recorder.gradients(&result.gradients, &self.device);
-        let mut gradient_norm = f64::NAN;
-        let mut applied = false;
-        if losses.total.is_finite() {
-            // Handed over whole: a second handle to the weights would mean a second copy.
-            let model = self.model.take().expect(HELD);
-            let optimizer = &mut self.optimizer;
-            self.model = Some(optimizer.apply(model, result.gradients, learning_rate));
-            if let Some(update) = optimizer.outcome() {
-                gradient_norm = update.gradient_norm;
-                applied = update.applied;
-            }
-        }
+        let settings = step::Settings {
+            loss_scale: loss_scale.unwrap_or(1.0),
+            backpropagation: self.guard.way(),
+            objective: self.config.objective,
+        };
+        let Taken {
+            losses,
+            measures,
+            size,
+            frequencies,
+            dropped,
+            gradient_norm,
+            applied,
+        } = match attempt(|| self.take_step(step, &micro, &settings, learning_rate)) {
+            Attempt::Done(taken) => taken,
+            Attempt::Refused(what) => return Err(self.refused(step, &what)),
+        };
+        let objective = &self.config.router;
         if applied && objective.bias_update_speed > 0.0 {
             let speed = objective.bias_update_speed;
             let model = self.model.as_mut().expect(HELD);
-            update_correction_bias(model, &result.frequencies, speed);
+            update_correction_bias(model, &frequencies, speed);
         }
         self.state.step = step;
         self.state.updates = self.optimizer.updates;
-        self.state.tokens += result.size.tokens as u64;
+        self.state.tokens += size.tokens as u64;
         self.state.loader = self.loader.state();
         self.state.validation_loss = None;
         let mut gave_up = None;
@@ -330,7 +347,7 @@ impl<'a> Loop<'a> {
         if gave_up.is_none() && (last || due_at(self.config.evaluate.every, step)) {
             self.evaluate()?;
         }
-        let metrics = StepMetrics {
+        let mut metrics = StepMetrics {
             step,
             time: self.seconds(),
             tokens: self.state.tokens,
@@ -342,13 +359,20 @@ impl<'a> Loop<'a> {
             grad_norm: Some(gradient_norm),
             learning_rate,
             step_seconds,
-            dropped: result.dropped,
+            dropped,
             skipped: !applied,
             skipped_steps: Some(step - self.optimizer.updates),
             loss_scale,
             ..StepMetrics::default()
         };
-        self.report(metrics, result.size.tokens as u64, applied)?;
+        write_measures(&mut metrics, measures);
+        if let Some(reference) = &self.reference
+            && let Some((reward, advantage)) = reference.rewards(Split::Train, &batches)
+        {
+            metrics.reward = Some(reward);
+            metrics.advantage = Some(advantage);
+        }
+        self.report(metrics, size.tokens as u64, applied)?;
         if let Some(error) = gave_up {
             return Err(error);
         }
@@ -363,6 +387,56 @@ impl<'a> Loop<'a> {
         Ok(ending)
     }
 
+    /// Forward, backward and the update.
+    fn take_step(
+        &mut self,
+        step: u64,
+        micro: &[MicroBatch],
+        settings: &step::Settings,
+        learning_rate: f64,
+    ) -> Taken {
+        self.recorder
+            .begin(step, held(&self.model), &self.optimizer, &self.device);
+        let result = step::run_with(
+            held(&self.model),
+            micro,
+            &self.config.router,
+            &self.device,
+            &mut self.recorder,
+            settings,
+        );
+        let mut taken = Taken {
+            losses: result.losses,
+            measures: result.measures,
+            size: result.size,
+            frequencies: result.frequencies,
+            dropped: result.dropped,
+            gradient_norm: f64::NAN,
+            applied: false,
+        };
+        if taken.losses.total.is_finite() {
+            // Handed over whole: a second handle to the weights would mean a second copy.
+            let model = self.model.take().expect(HELD);
+            let optimizer = &mut self.optimizer;
+            self.model = Some(optimizer.apply(model, result.gradients, learning_rate));
+            if let Some(update) = optimizer.outcome() {
+                taken.gradient_norm = update.gradient_norm;
+                taken.applied = update.applied;
+            }
+        }
+        self.recorder.end_of_step();
+        taken
+    }
+
+    /// A batch with what the objective knows of it.
+    fn micro_batch(&self, split: Split, batch: &Batch) -> MicroBatch {
+        let mut micro = micro_batch(batch);
+        if let Some(reference) = &self.reference {
+            micro.targets = reference.targets(split, batch);
+        }
+        micro
+    }
+
     /// Why no further step follows; `Some(None)`: the last one is done.
     fn ending(&self) -> Option<Option<String>> {
         if self.state.step >= self.config.train.steps {
@@ -373,6 +447,9 @@ impl<'a> Loop<'a> {
         }
         if self.told_to_stop {
             return Some(Some("stopped from outside".to_owned()));
+        }
+        if let Some(reason) = &self.out_of_memory {
+            return Some(Some(reason.clone()));
         }
         let minutes = self.config.train.max_minutes?;
         (self.started.elapsed().as_secs_f64() >= minutes * 60.0)
@@ -440,8 +517,9 @@ impl<'a> Loop<'a> {
         tokens: u64,
         applied: bool,
     ) -> Result<(), Error> {
-        let memory = memory_use(&self.device);
-        self.peak_memory = self.peak_memory.max(memory.in_use.unwrap_or(0));
+        let memory = in_use(&self.device).map(|reading| reading.in_use);
+        let peak = self.recorder.peak().max(memory);
+        self.peak_memory = self.peak_memory.max(peak.unwrap_or(0));
         self.pace.push_back((tokens, metrics.step_seconds));
         if self.pace.len() > PACE_STEPS {
             self.pace.pop_front();
@@ -450,7 +528,7 @@ impl<'a> Loop<'a> {
             (tokens + step.0, seconds + step.1)
         });
         metrics.tokens_per_second = tokens as f64 / f64::max(seconds, 1e-9);
-        metrics.memory_bytes = memory.in_use;
+        metrics.memory_bytes = memory;
         metrics.peak_memory_bytes = (self.peak_memory > 0).then_some(self.peak_memory);
         let report = StepReport {
             step: metrics.step,
@@ -458,7 +536,7 @@ impl<'a> Loop<'a> {
             validation_loss: self.last_validation,
             learning_rate: metrics.learning_rate,
             tokens_per_second: metrics.tokens_per_second,
-            memory_bytes: memory.in_use,
+            memory_bytes: memory,
         };
         if let Some(live) = &mut self.live {
             live.step(report);
@@ -473,9 +551,7 @@ impl<'a> Loop<'a> {
             outcome = self.recorder.writer().metrics(metrics).map_err(Error::from);
         }
         if applied {
-            let rows = self
-                .recorder
-                .commit(held(&self.model), &self.optimizer, &self.device);
+            let rows = self.recorder.commit(held(&self.model), &self.device);
             outcome = outcome.and(rows);
         }
         // A full disk must not end a run that could go on: say so, rows are retried.
@@ -483,76 +559,6 @@ impl<'a> Loop<'a> {
             self.ui.warn(format!("the record: {error}"));
         }
         Ok(())
-    }
-
-    fn evaluate(&mut self) -> Result<(), Error> {
-        let Some(validation) = &self.validation else {
-            return Ok(());
-        };
-        let model = held(&self.model).valid();
-        let (mut sum, mut labels) = (0.0, 0);
-        for batch in validation.batches() {
-            let (loss, count) = step::evaluate_with(
-                &model,
-                &micro_batch(&batch),
-                &self.device,
-                self.config.backpropagation(),
-            );
-            sum += loss;
-            labels += count;
-        }
-        let loss = sum / labels.max(1) as f64;
-        self.state.validation_loss = Some(loss);
-        self.last_validation = Some(loss);
-        let event = Event::new(self.state.step, EventKind::Evaluated, "")
-            .elapsed(self.seconds())
-            .with("validation_loss", loss)
-            .with("labels", labels as u64);
-        self.recorder.writer().event(event)?;
-        let better = loss.is_finite() && self.best_validation.is_none_or(|best| loss < best);
-        if better {
-            self.best_validation = Some(loss);
-        }
-        let every = self.config.checkpoint.every;
-        let soon = every > 0 && self.state.step.is_multiple_of(every);
-        if better && self.config.checkpoint.keep_best && every > 0 && !soon {
-            self.save();
-        }
-        Ok(())
-    }
-
-    fn sample(&mut self) -> Result<Vec<(String, String)>, Error> {
-        let settings = &self.config.sample;
-        let sampling = Sampling {
-            max_tokens: settings.max_tokens,
-            temperature: settings.temperature,
-            top_k: (settings.top_k > 0).then_some(settings.top_k),
-            top_p: (settings.top_p < 1.0).then_some(settings.top_p),
-            // Another draw at each step, the same one after a resume.
-            seed: self.config.run.seed ^ self.state.step.rotate_left(32),
-        };
-        let model = held(&self.model).valid();
-        let mut texts = Vec::new();
-        for prompt in &settings.prompts {
-            let text = continue_text(&model, &self.tokenizer, prompt, &sampling, &self.device)?;
-            let mut sample = Sample {
-                step: self.state.step,
-                prompt: prompt.clone(),
-                text: text.clone(),
-                ..Sample::default()
-            };
-            for (key, value) in [
-                ("temperature", json!(settings.temperature)),
-                ("top_k", json!(settings.top_k)),
-                ("top_p", json!(settings.top_p)),
-                ("seed", json!(sampling.seed)),
-            ] {
-                sample.settings.insert(key.to_owned(), value);
-            }
-            self.recorder.writer().sample(sample)?;
-            texts.push((prompt.clone(), text));
-        }
-        Ok(texts)
     }
 
     /// Begins a checkpoint. Trouble with the one before is told, and training goes on: the last
@@ -580,7 +586,8 @@ impl<'a> Loop<'a> {
         if let Some(live) = self.live.take() {
             live.finish();
         }
-        let interrupted = self.stop.requested() || self.told_to_stop;
+        let interrupted =
+            self.stop.requested() || self.told_to_stop || self.out_of_memory.is_some();
         let mut samples = Vec::new();
         if !interrupted {
             if self.state.validation_loss.is_none() {
@@ -606,10 +613,33 @@ impl<'a> Loop<'a> {
             unigram_entropy: self
                 .validation
                 .as_ref()
+                .filter(|_| self.reference.is_none())
                 .map(|validation| validation.unigram_entropy()),
+            per_token: self.reference.is_none(),
             samples,
             stopped,
         })
+    }
+}
+
+fn write_measures(metrics: &mut StepMetrics, measures: Measures) {
+    match measures {
+        Measures::None => {}
+        Measures::Pairs {
+            chosen,
+            rejected,
+            accuracy,
+            margin,
+        } => {
+            metrics.rewards_chosen = Some(chosen);
+            metrics.rewards_rejected = Some(rejected);
+            metrics.rewards_accuracies = Some(accuracy);
+            metrics.rewards_margins = Some(margin);
+        }
+        Measures::Groups { kl, clip_fraction } => {
+            metrics.kl = kl;
+            metrics.clip_fraction = Some(clip_fraction);
+        }
     }
 }
 
@@ -635,19 +665,13 @@ fn due_at(every: u64, step: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-/// How activations are kept, in words, for the record.
-fn describe_memory(backpropagation: Backpropagation) -> String {
-    match backpropagation {
-        Backpropagation::Plain => "plain".to_owned(),
-        Backpropagation::Streamed(Settings { chunk: None, keep }) => {
-            format!("checkpoint, inputs kept as {}", keep.as_str())
-        }
-        Backpropagation::Streamed(Settings {
-            chunk: Some(chunk),
-            keep,
-        }) => format!(
-            "stream in chunks of {chunk} tokens, inputs kept as {}",
-            keep.as_str()
-        ),
-    }
+/// What a step came to.
+struct Taken {
+    losses: step::Losses,
+    measures: Measures,
+    size: StepSize,
+    frequencies: Frequencies,
+    dropped: u64,
+    gradient_norm: f64,
+    applied: bool,
 }

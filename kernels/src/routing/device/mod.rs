@@ -6,7 +6,7 @@
 //! over tiles and places.
 
 pub mod choice;
-mod lanes;
+pub(crate) mod lanes;
 pub mod losses;
 pub mod pairs;
 mod select;

@@ -115,10 +115,9 @@ impl Loader {
         }
     }
 
-    /// How often the corpus was gone through: tokens handed out by tokens of the training side.
+    /// How often the corpus was gone through.
     pub fn epoch(&self) -> f64 {
-        self.sequences as f64 * self.packer.config.sequence_length as f64
-            / self.packer.side.store().len() as f64
+        self.sequences as f64 / self.packer.epoch_sequences()
     }
 
     /// Where the tokens of a batch came from.

@@ -4,6 +4,7 @@ mod loader;
 mod order;
 mod pack;
 mod probe;
+mod rows;
 mod validation;
 
 use std::fmt;
@@ -15,6 +16,7 @@ pub use loader::Loader;
 pub(crate) use pack::Packer;
 pub(crate) use probe::probe;
 pub use probe::{ProbeSequence, ProbeSet};
+pub(crate) use rows::groups;
 pub use validation::ValidationSet;
 
 use crate::DataError;
@@ -37,7 +39,7 @@ pub struct LoaderConfig {
     pub batch_size: usize,
     /// Seed of the order of documents and sequences.
     pub seed: u64,
-    /// Whether documents in one sequence may see each other.
+    /// How documents become sequences.
     pub packing: Packing,
     /// Whether documents and sequences are visited in a random order.
     pub shuffle: bool,
@@ -111,11 +113,13 @@ pub struct Batch {
     /// padding.
     pub labels: Vec<i32>,
     /// Number of the document's piece in its row, 0, 1, …: attention stays within equal numbers.
-    /// With [`Packing::Ignore`] all 0. [`PADDING_SEGMENT`] in padding.
+    /// With [`Packing::Ignore`] all 0. Of whole documents those that come again to fill the row
+    /// have numbers of their own. [`PADDING_SEGMENT`] in padding.
     pub segment_ids: Vec<i32>,
     /// Position within the segment, starting at 0.
     pub position_ids: Vec<i32>,
-    /// Where each run of tokens came from, in order.
+    /// Where each run of tokens came from, in order; what fills a row of whole documents is left
+    /// out.
     pub spans: Vec<Span>,
 }
 
@@ -128,7 +132,7 @@ impl Batch {
             .count()
     }
 
-    /// Number of tokens, padding left out.
+    /// Number of tokens, without what fills rows.
     pub fn token_count(&self) -> usize {
         self.spans.iter().map(|span| span.length).sum()
     }

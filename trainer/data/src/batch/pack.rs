@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::order::{EpochOrder, sequence_order};
+use super::rows::{RowOrder, Rows};
 use super::{Batch, IGNORE_INDEX, LoaderConfig, PADDING_SEGMENT, Side, Span};
 use crate::config::Packing;
 
@@ -20,7 +21,34 @@ const KEPT_ORDERS: usize = 3;
 pub(crate) struct Packer {
     pub side: Side,
     pub config: LoaderConfig,
-    orders: Mutex<VecDeque<(u64, Arc<EpochOrder>)>>,
+    orders: Kept<EpochOrder>,
+    /// Rows of whole documents, where sequences are such.
+    rows: Option<Rows>,
+    row_orders: Kept<RowOrder>,
+}
+
+/// The last few epochs' orders.
+struct Kept<T>(Mutex<VecDeque<(u64, Arc<T>)>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Kept<T> {
+    fn get(&self, epoch: u64, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, order)) = orders.iter().find(|(e, _)| *e == epoch) {
+            return order.clone();
+        }
+        let order = Arc::new(make());
+        orders.push_back((epoch, order.clone()));
+        if orders.len() > KEPT_ORDERS {
+            orders.pop_front();
+        }
+        order
+    }
 }
 
 /// A place in the endless run of documents.
@@ -37,9 +65,11 @@ impl Packer {
     /// `side` must hold at least one token.
     pub fn new(side: Side, config: LoaderConfig) -> Packer {
         Packer {
+            rows: Rows::new(side.store(), &config),
             side,
             config,
-            orders: Mutex::default(),
+            orders: Kept::default(),
+            row_orders: Kept::default(),
         }
     }
 
@@ -52,17 +82,48 @@ impl Packer {
     }
 
     fn order(&self, epoch: u64) -> Arc<EpochOrder> {
-        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, order)) = orders.iter().find(|(e, _)| *e == epoch) {
-            return order.clone();
+        self.orders.get(epoch, || {
+            EpochOrder::new(self.side.store(), self.seed(), epoch)
+        })
+    }
+
+    fn seed(&self) -> Option<u64> {
+        self.config.shuffle.then_some(self.config.seed)
+    }
+
+    /// Sequences of one pass over the documents; where they are cut from the run of documents, the
+    /// last is not full.
+    pub fn sequences(&self) -> u64 {
+        match &self.rows {
+            Some(rows) => rows.len(),
+            None => self.tokens().div_ceil(self.length()),
         }
-        let seed = self.config.shuffle.then_some(self.config.seed);
-        let order = Arc::new(EpochOrder::new(self.side.store(), seed, epoch));
-        orders.push_back((epoch, order.clone()));
-        if orders.len() > KEPT_ORDERS {
-            orders.pop_front();
+    }
+
+    /// The same, the last counted as far as it is full.
+    pub fn epoch_sequences(&self) -> f64 {
+        match &self.rows {
+            Some(rows) => rows.len() as f64,
+            None => self.tokens() as f64 / self.length() as f64,
         }
-        order
+    }
+
+    /// Numbers of some `wanted` of these, spread evenly; pairs and groups are whole.
+    pub fn spread(&self, wanted: u64) -> Vec<u64> {
+        let available = self.sequences();
+        let pick = |count: u64, of: u64| {
+            (0..count).map(move |i| (u128::from(i) * u128::from(of) / u128::from(count)) as u64)
+        };
+        let Some(rows) = &self.rows else {
+            return pick(wanted.min(available), available).collect();
+        };
+        let units: Vec<_> = rows.units().collect();
+        let count = units.len() as u64;
+        // As many as make the rows wanted on average.
+        let some = (u128::from(wanted) * u128::from(count) / u128::from(available.max(1))) as u64;
+        pick(some.clamp(1, count), count)
+            .flat_map(|unit| units[unit as usize].clone())
+            .collect()
     }
 
     /// The number, in the run of tokens, of the sequence that is handed out as the `n`-th:
@@ -84,6 +145,17 @@ impl Packer {
     /// The batch whose first sequence is handed out as the `first`-th.
     pub fn batch(&self, first: u64) -> Batch {
         let mut batch = self.empty(first);
+        if let Some(rows) = &self.rows {
+            for row in 0..self.config.batch_size {
+                let number = first + row as u64;
+                let (epoch, place) = (number / rows.len(), number % rows.len());
+                let order = self
+                    .row_orders
+                    .get(epoch, || rows.order(self.seed(), epoch));
+                self.fill_whole(&mut batch, row, rows.documents(rows.at(&order, place)));
+            }
+            return batch;
+        }
         for row in 0..self.config.batch_size {
             self.fill(&mut batch, row, self.shuffled(first + row as u64), u64::MAX);
         }
@@ -95,6 +167,10 @@ impl Packer {
     pub fn single_pass(&self, first: u64, sequences: &[u64]) -> Batch {
         let mut batch = self.empty(first);
         for (row, sequence) in sequences.iter().enumerate() {
+            if let Some(rows) = &self.rows {
+                self.fill_whole(&mut batch, row, rows.documents(*sequence));
+                continue;
+            }
             self.fill(&mut batch, row, *sequence, self.tokens());
         }
         batch
@@ -167,11 +243,39 @@ impl Packer {
         }
     }
 
+    /// Fills a row with whole documents. What is left gets the same documents again without
+    /// labels: routers then see and balance the text that is trained on, and no padding.
+    fn fill_whole(&self, batch: &mut Batch, row: usize, documents: &[u64]) {
+        let length = self.config.sequence_length;
+        let mut column = 0;
+        for (segment, &document) in documents.iter().cycle().enumerate() {
+            if column == length {
+                break;
+            }
+            let own = self.side.store().document_len(document) as usize;
+            let span = Span {
+                row,
+                column,
+                length: own.min(length - column),
+                document,
+                offset: 0,
+            };
+            self.fill_span(batch, &span, segment as i32);
+            if segment < documents.len() {
+                batch.spans.push(span);
+            } else {
+                let start = row * length + column;
+                batch.labels[start..start + span.length].fill(IGNORE_INDEX);
+            }
+            column += span.length;
+        }
+    }
+
     pub(super) fn fill_span(&self, batch: &mut Batch, span: &Span, segment: i32) {
         let store = self.side.store();
         let tokens = store.document(span.document).tokens;
         let base = span.row * self.config.sequence_length + span.column;
-        let respect = self.config.packing == Packing::Respect;
+        let respect = self.config.packing != Packing::Ignore;
         for i in 0..span.length {
             let at = tokens.start + span.offset + i as u64;
             batch.input_ids[base + i] = store.token(at) as i32;

@@ -32,22 +32,18 @@ impl ValidationSet {
                 "must be at least 1",
             ));
         }
-        let available = side.store().len().div_ceil(config.sequence_length as u64);
-        let wanted = batches
-            .map_or(available, |n| {
-                (n as u64).saturating_mul(config.batch_size as u64)
-            })
-            .min(available);
-        let sequences = (0..wanted)
-            .map(|i| (u128::from(i) * u128::from(available) / u128::from(wanted)) as u64)
-            .collect();
         let config = LoaderConfig {
             shuffle: false,
             ..config.clone()
         };
+        let packer = Packer::new(side, config);
+        let available = packer.sequences();
+        let wanted = batches.map_or(available, |n| {
+            (n as u64).saturating_mul(packer.config.batch_size as u64)
+        });
         Ok(ValidationSet {
-            packer: Packer::new(side, config),
-            sequences,
+            sequences: packer.spread(wanted.min(available)),
+            packer,
             vocab_size,
         })
     }

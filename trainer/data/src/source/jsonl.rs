@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
 use super::render::Renderer;
-use super::{ListedFile, Piece, ROW_BYTES, Reader, Visit, lossy};
+use super::{ListedFile, ROW_BYTES, Reader, Visit, lossy};
 use crate::CorpusReport;
 
 pub(super) fn read(
@@ -19,6 +19,7 @@ pub(super) fn read(
         Err(error) => return report.skip_unreadable(&file.name, &error),
     };
     let mut line = Vec::new();
+    let mut next = 0;
     for row in 0.. {
         line.clear();
         let length = match input
@@ -30,7 +31,7 @@ pub(super) fn read(
             Ok(length) => length,
             Err(error) => return report.skip_unreadable(&file.name, &error),
         };
-        let mut consumed = length as u64;
+        let consumed = length as u64;
         if length == ROW_BYTES && !line.ends_with(b"\n") {
             report.skip_row(
                 &file.name,
@@ -63,15 +64,8 @@ pub(super) fn read(
                     report.empty_documents += 1;
                     continue;
                 }
-                let piece = Piece {
-                    document: row,
-                    row,
-                    split: reader.side(file, row),
-                    source: rendered.source.map(Into::into),
-                    segments: rendered.segments,
-                    consumed: std::mem::take(&mut consumed),
-                };
-                if visit(piece).is_break() {
+                let flow = reader.emit(file, row, rendered, consumed, &mut next, visit);
+                if flow.is_break() {
                     return;
                 }
             }

@@ -7,6 +7,7 @@ mod listing;
 mod lossy;
 mod parquet;
 mod paths;
+mod records;
 mod render;
 mod rust_sources;
 mod text;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub(crate) use chat_template::DEFAULT_CHAT_SPECIAL_TOKENS;
 pub(crate) use listing::{ListedFile, Listing, list};
+use render::Rendered;
 pub(crate) use render::{Renderer, SpecialTexts};
 
 use crate::config::SourceConfig;
@@ -48,6 +50,10 @@ pub(crate) struct Piece {
     /// Overrides the file's source name.
     pub source: Option<Arc<str>>,
     pub segments: Vec<Segment>,
+    /// Reward of a completion of a group.
+    pub reward: Option<f32>,
+    /// Log-probabilities of its tokens, of the end-of-text token too where there is one more.
+    pub old: Option<Vec<f32>>,
     /// Bytes of the file that this piece stands for, for progress.
     pub consumed: u64,
 }
@@ -95,6 +101,11 @@ impl<'a> Reader<'a> {
         self.renderer.as_ref().is_some_and(Renderer::has_mask)
     }
 
+    /// Whether documents are completions with rewards.
+    pub fn has_groups(&self) -> bool {
+        self.renderer.as_ref().is_some_and(Renderer::has_groups)
+    }
+
     /// What the rendering of rows depends on besides the configuration: templates from files and
     /// from the tokenizer.
     pub fn identity(&self) -> &str {
@@ -122,6 +133,33 @@ impl<'a> Reader<'a> {
             _ => text::read(self, file, None, report, visit),
         }
         Ok(())
+    }
+
+    /// Hands on the documents of a row; `next` is the number of the next document of the file.
+    fn emit(
+        &self,
+        file: &ListedFile,
+        row: u64,
+        rendered: Rendered,
+        mut consumed: u64,
+        next: &mut u64,
+        visit: &mut Visit<'_>,
+    ) -> ControlFlow<()> {
+        let source: Option<Arc<str>> = rendered.source.map(Into::into);
+        for document in rendered.documents {
+            visit(Piece {
+                document: *next,
+                row,
+                split: self.side(file, row),
+                source: source.clone(),
+                segments: document.segments,
+                reward: document.reward,
+                old: document.old,
+                consumed: std::mem::take(&mut consumed),
+            })?;
+            *next += 1;
+        }
+        ControlFlow::Continue(())
     }
 
     /// The side of a row.

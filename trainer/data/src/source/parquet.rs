@@ -19,7 +19,7 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use serde_json::{Map, Value};
 
 use super::render::Renderer;
-use super::{ListedFile, Piece, Reader, Visit, lossy};
+use super::{ListedFile, Reader, Visit, lossy};
 use crate::{CorpusReport, DataError};
 
 /// Rows decoded at once.
@@ -77,8 +77,12 @@ pub(super) fn read(
             available,
         });
     }
+    let optional = renderer.optional_columns();
     let wanted: Vec<usize> = (0..available.len())
-        .filter(|i| columns.iter().any(|(_, column)| *column == available[*i]))
+        .filter(|i| {
+            let name = &available[*i];
+            columns.iter().any(|(_, column)| column == name) || optional.contains(&name.as_str())
+        })
         .collect();
     let projection = ProjectionMask::roots(metadata.parquet_schema(), wanted);
     let rows = metadata.metadata().file_metadata().num_rows().max(1) as u64;
@@ -89,6 +93,7 @@ pub(super) fn read(
         .map_err(malformed)?;
 
     let mut row = 0u64;
+    let mut next = 0;
     for batch in batches {
         let batch = match batch {
             Ok(batch) => batch,
@@ -121,15 +126,9 @@ pub(super) fn read(
                     if rendered.is_empty() {
                         report.empty_documents += 1;
                     } else {
-                        let piece = Piece {
-                            document: row,
-                            row,
-                            split: reader.side(file, row),
-                            source: rendered.source.map(Into::into),
-                            segments: rendered.segments,
-                            consumed: file.bytes / rows,
-                        };
-                        if visit(piece).is_break() {
+                        let consumed = file.bytes / rows;
+                        let flow = reader.emit(file, row, rendered, consumed, &mut next, visit);
+                        if flow.is_break() {
                             return Ok(());
                         }
                     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Segment;
 use super::chat_template::chat_template;
 use crate::DataError;
-use crate::config::{RecordsConfig, TrainOn};
+use crate::config::{RecordForm, RecordsConfig, TrainOn};
 
 /// What templates may say about the tokenizer.
 #[derive(Clone, Debug, Default)]
@@ -33,26 +33,43 @@ enum Form {
     Text { column: String },
     Messages { column: String },
     Template { has_completion: bool },
+    Columns(RecordForm),
 }
 
 /// The text of one row.
 #[derive(Debug)]
 pub(super) struct Rendered {
-    pub segments: Vec<Segment>,
+    /// One, unless the row is a pair or a group.
+    pub documents: Vec<RenderedDocument>,
     pub source: Option<String>,
+}
+
+/// The text of one document.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct RenderedDocument {
+    pub segments: Vec<Segment>,
+    /// Reward of a completion of a group.
+    pub reward: Option<f32>,
+    /// Log-probabilities of its tokens, where they are given.
+    pub old: Option<Vec<f32>>,
+}
+
+impl RenderedDocument {
+    pub fn is_empty(&self) -> bool {
+        let mut segments = self.segments.iter();
+        segments.all(|segment| segment.text.trim().is_empty())
+    }
 }
 
 impl Rendered {
     pub fn is_empty(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| segment.text.trim().is_empty())
+        self.documents.iter().all(RenderedDocument::is_empty)
     }
 }
 
 const TEMPLATE: &str = "data.source.template";
 const COMPLETION: &str = "data.source.completion";
-const CHAT: &str = "data.source.chat_template";
+pub(super) const CHAT: &str = "data.source.chat_template";
 
 impl Renderer {
     pub fn new(config: &RecordsConfig, specials: &SpecialTexts) -> Result<Renderer, DataError> {
@@ -61,7 +78,7 @@ impl Renderer {
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let mut identity = format!("{} {}", specials.bos_token, specials.eos_token);
-        let form = if let Some(column) = &config.messages_column {
+        let form = if config.messages_column.is_some() || config.form.is_some() {
             // As transformers sets up Jinja for chat templates.
             environment.set_trim_blocks(true);
             environment.set_lstrip_blocks(true);
@@ -74,8 +91,11 @@ impl Renderer {
             let template = chat_template(config, specials)?;
             identity.push_str(&template);
             add(&mut environment, CHAT, template)?;
-            Form::Messages {
-                column: column.clone(),
+            match (config.form, &config.messages_column) {
+                (None, Some(column)) => Form::Messages {
+                    column: column.clone(),
+                },
+                (form, _) => Form::Columns(form.unwrap_or(RecordForm::Supervised)),
             }
         } else if let Some(template) = &config.template {
             environment.set_keep_trailing_newline(true);
@@ -118,7 +138,24 @@ impl Renderer {
 
     /// Whether some of a document's text may be left out of the loss.
     pub fn has_mask(&self) -> bool {
+        let alternatives = [RecordForm::Preference, RecordForm::Groups];
         self.train_on == TrainOn::Completion
+            || matches!(self.form, Form::Columns(form) if alternatives.contains(&form))
+    }
+
+    /// Whether documents are completions with rewards.
+    pub fn has_groups(&self) -> bool {
+        matches!(self.form, Form::Columns(RecordForm::Groups))
+    }
+
+    /// Columns that rows may have beside [`Renderer::columns`].
+    pub fn optional_columns(&self) -> &'static [&'static str] {
+        match self.form {
+            Form::Columns(RecordForm::Supervised) => &["messages", "prompt", "completion"],
+            Form::Columns(RecordForm::Preference) => &["prompt"],
+            Form::Columns(RecordForm::Groups) => &["old_logprobs"],
+            _ => &[],
+        }
     }
 
     /// The columns that rows must have, each with the configuration key that names it.
@@ -128,6 +165,15 @@ impl Renderer {
             Form::Text { column } => columns.push(("data.source.text_column", column.clone())),
             Form::Messages { column } => {
                 columns.push(("data.source.messages_column", column.clone()))
+            }
+            Form::Columns(form) => {
+                let names: &[&str] = match form {
+                    RecordForm::Supervised => &[],
+                    RecordForm::Preference => &["chosen", "rejected"],
+                    RecordForm::Groups => &["prompt", "completions", "rewards"],
+                };
+                let names = names.iter().map(|name| (*name).to_owned());
+                columns.extend(names.map(|name| ("data.source.form", name)));
             }
             Form::Template { has_completion } => {
                 for key in [TEMPLATE, COMPLETION]
@@ -168,7 +214,12 @@ impl Renderer {
 
     /// The document of a row, or why there is none.
     pub(super) fn render(&self, row: &Value) -> Result<Rendered, String> {
+        let mut documents = Vec::new();
         let segments = match &self.form {
+            Form::Columns(form) => {
+                documents = self.columns_of(*form, row)?;
+                Vec::new()
+            }
             Form::Text { column } => match row.get(column) {
                 Some(Value::String(text)) => vec![Segment {
                     text: text.clone(),
@@ -205,13 +256,20 @@ impl Renderer {
             Some((_, Some(value @ (Value::Number(_) | Value::Bool(_))))) => Some(value.to_string()),
             Some((column, other)) => return Err(unfit(column, other, "a name")),
         };
-        Ok(Rendered {
-            segments: merge(segments),
-            source,
-        })
+        if documents.is_empty() {
+            documents.push(RenderedDocument {
+                segments: merge(segments),
+                ..RenderedDocument::default()
+            });
+        }
+        Ok(Rendered { documents, source })
     }
 
-    fn context(&self, row: &Value) -> Map<String, Value> {
+    pub(super) fn trains_on_all(&self) -> bool {
+        self.train_on == TrainOn::All
+    }
+
+    pub(super) fn context(&self, row: &Value) -> Map<String, Value> {
         let mut context = row.as_object().cloned().unwrap_or_default();
         for (name, text) in [
             ("bos_token", &self.specials.bos_token),
@@ -224,7 +282,7 @@ impl Renderer {
         context
     }
 
-    fn fill(&self, key: &str, context: &Map<String, Value>) -> Result<String, String> {
+    pub(super) fn fill(&self, key: &str, context: &Map<String, Value>) -> Result<String, String> {
         self.environment
             .get_template(key)
             .and_then(|template| template.render(context))
@@ -233,7 +291,7 @@ impl Renderer {
 
     /// Renders a chat. Which part of the text an assistant turn is, is found by rendering the chat
     /// up to it, with the prompt for the assistant to speak, and up to and including it.
-    fn chat(&self, messages: &[Value], row: &Value) -> Result<Vec<Segment>, String> {
+    pub(super) fn chat(&self, messages: &[Value], row: &Value) -> Result<Vec<Segment>, String> {
         let mut context = self.context(row);
         let mut upto = |count: usize, prompt: bool| {
             context.insert(
@@ -290,7 +348,7 @@ impl Renderer {
 
 /// Joins neighbours of the same kind and drops empty ones: every boundary that remains is a token
 /// boundary.
-fn merge(segments: Vec<Segment>) -> Vec<Segment> {
+pub(super) fn merge(segments: Vec<Segment>) -> Vec<Segment> {
     let mut merged: Vec<Segment> = Vec::new();
     for segment in segments.into_iter().filter(|s| !s.text.is_empty()) {
         match merged.last_mut() {
@@ -301,7 +359,7 @@ fn merge(segments: Vec<Segment>) -> Vec<Segment> {
     merged
 }
 
-fn unfit(column: &str, value: Option<&Value>, wanted: &str) -> String {
+pub(super) fn unfit(column: &str, value: Option<&Value>, wanted: &str) -> String {
     match value {
         None => format!("has no column {column:?}"),
         Some(Value::Null) => format!("column {column:?} is null"),
@@ -350,7 +408,7 @@ mod tests {
     }
 
     fn parts(rendered: &Rendered) -> Vec<(&str, bool)> {
-        rendered
+        rendered.documents[0]
             .segments
             .iter()
             .map(|s| (s.text.as_str(), s.trained))
@@ -417,7 +475,11 @@ mod tests {
         })
         .render(&chat())
         .unwrap();
-        let joined: String = rendered.segments.iter().map(|s| s.text.as_str()).collect();
+        let joined: String = rendered.documents[0]
+            .segments
+            .iter()
+            .map(|s| s.text.as_str())
+            .collect();
         assert_eq!(parts(&all), [(joined.as_str(), true)]);
         let no_assistant = json!({"messages": [{"role": "user", "content": "u"}]});
         assert!(renderer(config).render(&no_assistant).is_err());

@@ -173,6 +173,8 @@ impl Documents<'_, '_> {
                 text,
                 trained: true,
             }],
+            reward: None,
+            old: None,
             consumed: std::mem::take(&mut self.consumed),
         })
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
 
-use super::write::SplitWriter;
+use super::write::{Ending, Kind, SplitWriter};
 use super::{Meta, VERSION, io};
 use crate::files::{aside, write_atomically};
 use crate::progress::check;
@@ -123,19 +123,16 @@ fn remove_abandoned(parent: &Path) {
 }
 
 fn write(job: &Job<'_>, folder: &Path, progress: &dyn Progress) -> Result<Meta, DataError> {
-    let wide = job.tokenizer.vocab_size() > 1 << 16;
-    let create = |name| {
-        SplitWriter::create(
-            folder,
-            name,
-            wide,
-            job.reader.has_mask(),
-            job.tokenizer.vocab_size(),
-        )
+    let kind = Kind {
+        wide: job.tokenizer.vocab_size() > 1 << 16,
+        masked: job.reader.has_mask(),
+        groups: job.reader.has_groups(),
     };
+    let create = |name| SplitWriter::create(folder, name, kind, job.tokenizer.vocab_size());
     let mut sink = Sink {
         writers: [create("train")?, create("validation")?],
         open: None,
+        ending: Ending::default(),
         sources: Names::default(),
         report: CorpusReport::default(),
         job,
@@ -150,10 +147,10 @@ fn write(job: &Job<'_>, folder: &Path, progress: &dyn Progress) -> Result<Meta, 
                 check(progress)?;
                 let encoded = chunk
                     .par_iter()
-                    .map(|(_, piece)| encode(job, piece))
+                    .map(|(file, piece)| encode(job, *file, piece))
                     .collect::<Result<Vec<_>, _>>()?;
-                for ((file, piece), tokens) in chunk.iter().zip(encoded) {
-                    sink.add(*file, piece, &tokens)?;
+                for ((file, piece), encoded) in chunk.iter().zip(encoded) {
+                    sink.add(*file, piece, &encoded)?;
                     done += piece.consumed;
                 }
                 progress.advance(done.min(total), Some(total));
@@ -203,7 +200,14 @@ fn read(
     Ok(report)
 }
 
-fn encode(job: &Job<'_>, piece: &Piece) -> Result<Vec<(Vec<u32>, bool)>, DataError> {
+/// The tokens of a piece.
+struct Encoded {
+    /// Runs of tokens that are trained on, or not.
+    runs: Vec<(Vec<u32>, bool)>,
+    ending: Ending,
+}
+
+fn encode(job: &Job<'_>, file: u32, piece: &Piece) -> Result<Encoded, DataError> {
     let encode = |text: &str| {
         if job.parse_special_tokens {
             job.tokenizer.encode(text)
@@ -211,11 +215,37 @@ fn encode(job: &Job<'_>, piece: &Piece) -> Result<Vec<(Vec<u32>, bool)>, DataErr
             job.tokenizer.encode_plain(text)
         }
     };
-    piece
+    let runs = piece
         .segments
         .iter()
         .map(|segment| Ok((encode(&segment.text)?, segment.trained)))
-        .collect()
+        .collect::<Result<Vec<(Vec<u32>, bool)>, DataError>>()?;
+    let Some(old) = &piece.old else {
+        return Ok(Encoded {
+            runs,
+            ending: Ending::AsBefore,
+        });
+    };
+    let trained = runs.iter().filter(|(_, trained)| *trained);
+    let count: usize = trained.map(|(ids, _)| ids.len()).sum();
+    let ending = match old.len().checked_sub(count) {
+        Some(0) => Ending::Cut,
+        Some(1) => Ending::Known(old[count]),
+        _ => {
+            // Not a row to leave out: if one does not fit, another tokenizer wrote all of them.
+            return Err(DataError::Row {
+                file: job.listing.files[file as usize].name.clone(),
+                row: piece.row + 1,
+                message: format!(
+                    "old_logprobs has {} values for a completion of {count} tokens ({} with the one that ends it). \
+                     Give those of this tokenizer's tokens, or leave the column out to have them computed",
+                    old.len(),
+                    count + 1
+                ),
+            });
+        }
+    };
+    Ok(Encoded { runs, ending })
 }
 
 /// Names by index, in the order of their first use.
@@ -242,18 +272,16 @@ struct Sink<'a> {
     writers: [SplitWriter; 2],
     /// The open document: file, its number in the file, and its side.
     open: Option<(u32, u64, Split)>,
+    /// How it ends.
+    ending: Ending,
     sources: Names,
     report: CorpusReport,
     job: &'a Job<'a>,
 }
 
 impl Sink<'_> {
-    fn add(
-        &mut self,
-        file: u32,
-        piece: &Piece,
-        tokens: &[(Vec<u32>, bool)],
-    ) -> Result<(), DataError> {
+    fn add(&mut self, file: u32, piece: &Piece, encoded: &Encoded) -> Result<(), DataError> {
+        let tokens = &encoded.runs;
         let document = (file, piece.document, piece.split);
         if self.open != Some(document) {
             self.close()?;
@@ -262,9 +290,12 @@ impl Sink<'_> {
                 .as_deref()
                 .unwrap_or(&self.job.listing.files[file as usize].source);
             let source = self.sources.index(source);
-            self.writers[piece.split.index()].begin(piece.row, file, source);
+            let writer = &mut self.writers[piece.split.index()];
+            writer.begin(piece.row, file, source);
+            writer.reward(piece.reward.unwrap_or_default());
             self.open = Some(document);
         }
+        self.ending = encoded.ending;
         let writer = &mut self.writers[piece.split.index()];
         if writer.is_pending()
             && tokens.iter().any(|(ids, _)| !ids.is_empty())
@@ -272,8 +303,17 @@ impl Sink<'_> {
         {
             writer.append(&[bos], tokens.first().is_some_and(|(_, trained)| *trained))?;
         }
+        let mut old = piece.old.as_deref();
         for (ids, trained) in tokens {
-            writer.append(ids, *trained)?;
+            let known = match old {
+                Some(values) if *trained => {
+                    let (own, rest) = values.split_at(ids.len());
+                    old = Some(rest);
+                    Some(own)
+                }
+                _ => None,
+            };
+            writer.append_scored(ids, *trained, known)?;
         }
         self.report.split_mut(piece.split).bytes += piece
             .segments
@@ -285,7 +325,7 @@ impl Sink<'_> {
 
     fn close(&mut self) -> Result<(), DataError> {
         if let Some((_, _, split)) = self.open.take()
-            && !self.writers[split.index()].end(self.job.tokenizer.eos_id())?
+            && !self.writers[split.index()].end(self.job.tokenizer.eos_id(), &self.ending)?
         {
             self.report.empty_documents += 1;
         }

@@ -10,6 +10,9 @@
 //!   {train,validation}.docs   a record a document, in the order of the tokens: start and row
 //!                         (u64 each), file and source (u32 each)
 //!   {train,validation}.mask   a bit a token, 1 where it is trained on; absent when all are
+//!   {train,validation}.rewards    f32 a document; of groups of completions alone
+//!   {train,validation}.logprobs   f32 a token: what its author gave it, NaN where that is not known;
+//!                         of groups alone
 //! ```
 //!
 //! The key covers the files (path, size, modification time), the settings and the tokenizer. An
@@ -68,6 +71,9 @@ pub(crate) struct SplitMeta {
     pub token_file: FileMeta,
     pub document_file: FileMeta,
     pub mask_file: Option<FileMeta>,
+    /// Rewards and old log-probabilities, of groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_files: Option<[FileMeta; 2]>,
 }
 
 /// Size and block hashes of a file.
@@ -88,6 +94,9 @@ impl Meta {
                 Some(&split.document_file),
                 split.mask_file.as_ref(),
             ] {
+                hash.update(format!("{file:?}"));
+            }
+            for file in split.group_files.iter().flatten() {
                 hash.update(format!("{file:?}"));
             }
         }
@@ -120,21 +129,26 @@ fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -
 
 #[cfg(test)]
 mod tests {
-    use super::write::SplitWriter;
+    use super::write::{Ending, Kind, SplitWriter};
     use super::*;
     use crate::Split;
 
     /// Writes one side with documents of tokens and masks, and opens the entry.
     fn entry(folder: &Path, vocab_size: usize, documents: &[&[(&[u32], bool)]]) -> Entry {
         let wide = vocab_size > 1 << 16;
-        let create = |name| SplitWriter::create(folder, name, wide, true, vocab_size).unwrap();
+        let kind = Kind {
+            wide,
+            masked: true,
+            groups: false,
+        };
+        let create = |name| SplitWriter::create(folder, name, kind, vocab_size).unwrap();
         let (mut train, validation) = (create("train"), create("validation"));
         for (row, document) in documents.iter().enumerate() {
             train.begin(row as u64, 0, 0);
             for (tokens, trained) in *document {
                 train.append(tokens, *trained).unwrap();
             }
-            train.end(1).unwrap();
+            train.end(1, &Ending::AsBefore).unwrap();
         }
         let meta = Meta {
             version: VERSION,

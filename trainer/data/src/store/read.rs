@@ -58,6 +58,8 @@ pub(crate) struct TokenStore {
     tokens: Mapped,
     documents: Mapped,
     mask: Option<Mapped>,
+    /// Rewards, and old log-probabilities.
+    groups: Option<[Mapped; 2]>,
     wide: bool,
     len: u64,
     document_count: u64,
@@ -92,7 +94,10 @@ impl TokenStore {
             && side
                 .mask_file
                 .as_ref()
-                .is_none_or(|mask| mask.bytes == side.tokens.div_ceil(8));
+                .is_none_or(|mask| mask.bytes == side.tokens.div_ceil(8))
+            && side.group_files.as_ref().is_none_or(|[rewards, logs]| {
+                rewards.bytes == side.documents * 4 && logs.bytes == side.tokens * 4
+            });
         if !sizes_agree {
             return None;
         }
@@ -101,6 +106,13 @@ impl TokenStore {
             documents: Mapped::open(&path("docs"), &side.document_file)?,
             mask: match &side.mask_file {
                 Some(file) => Some(Mapped::open(&path("mask"), file)?),
+                None => None,
+            },
+            groups: match &side.group_files {
+                Some([rewards, logs]) => Some([
+                    Mapped::open(&path("rewards"), rewards)?,
+                    Mapped::open(&path("logprobs"), logs)?,
+                ]),
                 None => None,
             },
             wide,
@@ -139,6 +151,18 @@ impl TokenStore {
             .is_none_or(|mask| mask.bytes()[(at / 8) as usize] >> (at % 8) & 1 == 1)
     }
 
+    /// Reward of a document; `None` where documents have none.
+    pub fn reward(&self, index: u64) -> Option<f32> {
+        let [rewards, _] = self.groups.as_ref()?;
+        Some(float(rewards.bytes(), index))
+    }
+
+    /// Log-probability of the token at a position under the policy that wrote it, where it is known.
+    pub fn log_probability(&self, at: u64) -> Option<f32> {
+        let [_, logs] = self.groups.as_ref()?;
+        Some(float(logs.bytes(), at)).filter(|log| !log.is_nan())
+    }
+
     fn start(&self, index: u64) -> u64 {
         if index >= self.document_count {
             return self.len;
@@ -170,6 +194,11 @@ impl TokenStore {
             source: (names >> 32) as u32,
         }
     }
+}
+
+fn float(bytes: &[u8], index: u64) -> f32 {
+    let at = index as usize * 4;
+    f32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }
 
 /// An opened entry.

@@ -60,11 +60,38 @@ impl HashedFile {
     }
 }
 
+/// What the last token of a document is to training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Ending {
+    /// As the text before it.
+    #[default]
+    AsBefore,
+    /// Its author never wrote it.
+    Cut,
+    /// Its author wrote it, with this log-probability.
+    Known(f32),
+}
+
+/// What a side is beside its tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kind {
+    /// Token ids above 65535 occur.
+    pub wide: bool,
+    /// Some tokens are not trained on.
+    pub masked: bool,
+    /// Documents are completions with rewards.
+    pub groups: bool,
+}
+
 /// Writes the tokens, records and mask of one side.
 pub(super) struct SplitWriter {
     tokens: HashedFile,
     documents: HashedFile,
     mask: Option<HashedFile>,
+    /// Rewards, and old log-probabilities.
+    groups: Option<[HashedFile; 2]>,
+    /// Of the open document.
+    reward: f32,
     wide: bool,
     /// Bits of the mask that do not fill a byte yet, the first token's lowest.
     bits: u8,
@@ -83,16 +110,20 @@ impl SplitWriter {
     pub fn create(
         folder: &Path,
         name: &str,
-        wide: bool,
-        masked: bool,
+        kind: Kind,
         vocab_size: usize,
     ) -> Result<Self, DataError> {
         let file = |extension: &str| HashedFile::create(folder.join(format!("{name}.{extension}")));
         Ok(SplitWriter {
             tokens: file("bin")?,
             documents: file("docs")?,
-            mask: masked.then(|| file("mask")).transpose()?,
-            wide,
+            mask: kind.masked.then(|| file("mask")).transpose()?,
+            groups: match kind.groups {
+                true => Some([file("rewards")?, file("logprobs")?]),
+                false => None,
+            },
+            reward: 0.0,
+            wide: kind.wide,
             bits: 0,
             count: 0,
             document_count: 0,
@@ -112,10 +143,34 @@ impl SplitWriter {
         self.pending = Some(record);
     }
 
+    /// Gives the open document, before its first token, a reward.
+    pub fn reward(&mut self, reward: f32) {
+        self.reward = reward;
+    }
+
     /// Adds tokens to the open document.
     pub fn append(&mut self, tokens: &[u32], trained: bool) -> Result<(), DataError> {
+        self.append_scored(tokens, trained, None)
+    }
+
+    /// The same, with a log-probability for each of them where it is known.
+    pub fn append_scored(
+        &mut self,
+        tokens: &[u32],
+        trained: bool,
+        log_probabilities: Option<&[f32]>,
+    ) -> Result<(), DataError> {
         if tokens.is_empty() {
             return Ok(());
+        }
+        if let Some([rewards, logs]) = &mut self.groups {
+            if self.pending.is_some() {
+                rewards.write(&self.reward.to_le_bytes())?;
+            }
+            let unknown = vec![f32::NAN; tokens.len()];
+            let logs_of = log_probabilities.unwrap_or(&unknown);
+            let bytes: Vec<u8> = logs_of.iter().flat_map(|log| log.to_le_bytes()).collect();
+            logs.write(&bytes)?;
         }
         if let Some(mut record) = self.pending.take() {
             record[..8].copy_from_slice(&self.count.to_le_bytes());
@@ -151,11 +206,15 @@ impl SplitWriter {
 
     /// Closes the open document with its last token, trained on when the text before it is; `false`
     /// when it had no text, and so does not exist.
-    pub fn end(&mut self, eos: u32) -> Result<bool, DataError> {
+    pub fn end(&mut self, eos: u32, ending: &Ending) -> Result<bool, DataError> {
         if self.pending.take().is_some() {
             return Ok(false);
         }
-        self.append(&[eos], self.last_trained)?;
+        match ending {
+            Ending::AsBefore => self.append(&[eos], self.last_trained)?,
+            Ending::Cut => self.append(&[eos], false)?,
+            Ending::Known(log) => self.append_scored(&[eos], true, Some(&[*log]))?,
+        }
         Ok(true)
     }
 
@@ -180,6 +239,10 @@ impl SplitWriter {
             token_file: self.tokens.finish()?,
             document_file: self.documents.finish()?,
             mask_file: self.mask.map(HashedFile::finish).transpose()?,
+            group_files: match self.groups {
+                Some([rewards, logs]) => Some([rewards.finish()?, logs.finish()?]),
+                None => None,
+            },
         })
     }
 }

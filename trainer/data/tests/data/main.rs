@@ -5,3 +5,4 @@ mod cache;
 mod common;
 mod corpus;
 mod formats;
+mod records;

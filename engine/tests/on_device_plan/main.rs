@@ -1,0 +1,152 @@
+//! The memory plan and the ledger against what is measured. Alone in its program: tests beside it
+//! would allocate from the same pools, and it counts all that the program allocates. One test,
+//! because two would measure each other.
+
+#[path = "../../../kernels/tests/on_device/device.rs"]
+mod device;
+
+use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
+use bellows_engine::kernels::memory::{Counting, Kind, Ledger, Moment, Watch, in_use};
+use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
+use bellows_engine::objective::RouterObjective;
+use bellows_engine::observer::NoObserver;
+use bellows_engine::optim::{AdamW, AdamWConfig, own_parameters};
+use bellows_engine::plan::{Load, Target, predict};
+use bellows_engine::step::{Backpropagation, MicroBatch, Settings, run_with};
+use bellows_engine::stream::{self, Keep};
+use burn::tensor::Device;
+
+use device::test_device;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Share of the measured peak by which a prediction may be off.
+const TOLERANCE: f64 = 0.1;
+
+fn dense() -> ModelConfig {
+    ModelConfig {
+        model_type: ModelType::Qwen3,
+        vocab_size: 256,
+        hidden_size: 64,
+        num_hidden_layers: 3,
+        intermediate_size: 192,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        qk_norm: QkNorm::Head,
+        ..ModelConfig::default()
+    }
+}
+
+fn chain() -> ModelConfig {
+    ModelConfig {
+        model_type: ModelType::CoeDeepseekV2,
+        qk_norm: QkNorm::None,
+        n_routed_experts: 4,
+        num_experts_per_tok: 2,
+        moe_intermediate_size: 64,
+        inner_iter: 2,
+        inner_residual: true,
+        ..dense()
+    }
+}
+
+/// The fullest moments of a step's phases, after one that compiled kernels and made the moments.
+fn measured(
+    config: &ModelConfig,
+    load: &Load,
+    way: Backpropagation,
+    device: &Device,
+) -> (u64, Vec<Moment>) {
+    let before = in_use(device).expect("pools, or the allocator of this program");
+    let tracked = device.clone().autodiff();
+    let mut model = Decoder::new(&mut Init::random(&tracked, 17, 0.1), config);
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let ids: Vec<i32> = (0..load.batch * load.time)
+        .map(|at| (at * at % config.vocab_size) as i32)
+        .collect();
+    let batch = MicroBatch {
+        labels: ids.clone(),
+        sequences: Sequences::plain(load.batch, load.time, ids),
+        ..MicroBatch::default()
+    };
+    let settings = Settings {
+        backpropagation: way,
+        ..Settings::default()
+    };
+    let mut moments = Vec::new();
+    for watched in [false, true] {
+        device.sync().expect("the device works");
+        let ledger = watched.then(Ledger::new);
+        if watched {
+            own_parameters(&model);
+            optimizer.own_moments();
+        }
+        let watch = watched.then(|| Watch::new(device, 1));
+        let batches = std::slice::from_ref(&batch);
+        let objective = RouterObjective::default();
+        let result = run_with(
+            &model,
+            batches,
+            &objective,
+            &tracked,
+            &mut NoObserver,
+            &settings,
+        );
+        model = optimizer.apply(model, result.gradients, 1e-3);
+        optimizer.outcome();
+        moments = watch.map_or(moments, Watch::finish);
+        drop(ledger);
+    }
+    (before.in_use, moments)
+}
+
+#[test]
+fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it() {
+    let Some(device) = test_device() else { return };
+    let target = Target::of(&device, Numerics::default());
+    let streamed = |chunk| {
+        Backpropagation::Streamed(stream::Settings {
+            chunk,
+            keep: Keep::F32,
+        })
+    };
+    let cases = [
+        ("dense, plain", dense(), (4, 128), Backpropagation::Plain),
+        ("chain, checkpoint", chain(), (2, 256), streamed(None)),
+        ("chain, stream", chain(), (1, 512), streamed(Some(128))),
+    ];
+    for (name, config, (batch, time), way) in cases {
+        config.validate().expect("a valid model");
+        let load = Load {
+            batch,
+            time,
+            micro_batches: 1,
+            documents: false,
+            training: true,
+        };
+        let (before, moments) = measured(&config, &load, way, &device);
+        let fullest = moments
+            .iter()
+            .max_by_key(|moment| moment.reading.in_use)
+            .expect("something was launched");
+        let peak = fullest.reading.in_use - before;
+        let predicted = predict(&config, &load, target, way).peak().total();
+        let off = predicted as f64 / peak as f64 - 1.0;
+        let named: u64 = fullest.held.iter().map(|held| held.bytes).sum();
+        let unexplained = fullest.held_at.in_use.saturating_sub(named);
+        println!("{name}: predicted {predicted}, measured {peak}, {unexplained} unexplained");
+        assert!(off.abs() < TOLERANCE, "{name}: off by {off:.3}");
+        assert!(
+            unexplained * 10 < fullest.held_at.in_use,
+            "{name}: {unexplained} of {} unexplained",
+            fullest.held_at.in_use
+        );
+        let kinds: Vec<Kind> = fullest.held.iter().map(|held| held.kind).collect();
+        for kind in [Kind::Weights, Kind::Optimizer, Kind::Activations] {
+            assert!(kinds.contains(&kind), "{name}: no {kind:?}");
+        }
+        let layers = fullest.held.iter().filter_map(|held| held.layer);
+        assert_eq!(layers.max(), Some(config.num_hidden_layers as u32 - 1));
+    }
+}

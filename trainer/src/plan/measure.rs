@@ -1,0 +1,166 @@
+//! One step of a configuration, predicted and measured.
+
+use bellows_engine::kernels::memory::{Ledger, Moment, Watch, in_use};
+use bellows_engine::kernels::{Compute, Kernels};
+use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
+use bellows_engine::objective::RouterObjective;
+use bellows_engine::observer::NoObserver;
+use bellows_engine::optim::{AdamW, AdamWConfig, own_parameters};
+use bellows_engine::plan::{ByKind, Mode, Prediction, Target, predict};
+use bellows_engine::step::{Backpropagation, IGNORE, MicroBatch, Settings, run_with};
+use bellows_engine::stream::{self, Keep};
+use burn::tensor::Device;
+
+use super::Sample;
+use crate::error::Error;
+
+/// What was predicted and what was.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The prediction.
+    pub predicted: Prediction,
+    /// The fullest moment of each phase, before every launch.
+    pub moments: Vec<Moment>,
+    /// Bytes in use before the model was made.
+    pub before: u64,
+}
+
+impl Measured {
+    /// The most bytes that were in use for the model and its step.
+    pub fn peak(&self) -> u64 {
+        self.fullest()
+            .map_or(0, |moment| moment.reading.in_use - self.before)
+    }
+
+    /// What the allocator had reserved.
+    pub fn reserved(&self) -> u64 {
+        let reserved = self.moments.iter().map(|moment| moment.reading.reserved);
+        reserved.max().unwrap_or(0)
+    }
+
+    /// The fullest moment.
+    pub fn fullest(&self) -> Option<&Moment> {
+        let moments = self.moments.iter();
+        moments.max_by_key(|moment| moment.reading.in_use)
+    }
+
+    /// How far the prediction is off, as a share of what was measured.
+    pub fn error(&self) -> f64 {
+        let (predicted, measured) = (self.predicted.peak().total() as f64, self.peak() as f64);
+        (predicted - measured) / measured.max(1.0)
+    }
+
+    /// Bytes by kind at the measured peak, and what no owner explains.
+    pub fn by_kind(&self) -> (ByKind, u64) {
+        let mut bytes = ByKind::default();
+        let Some(moment) = self.fullest() else {
+            return (bytes, 0);
+        };
+        // On the CPU what the program held before is in the ledger as well.
+        let held = moment.held.iter().filter(|held| held.owner != "program");
+        for held in held {
+            bytes[held.kind as usize] += held.bytes;
+        }
+        let named: u64 = bytes.iter().sum();
+        let in_use = moment.held_at.in_use - self.before;
+        (bytes, in_use.saturating_sub(named))
+    }
+}
+
+/// How `sample` backpropagates.
+fn way_of(sample: &Sample) -> Backpropagation {
+    let streamed = |chunk| {
+        Backpropagation::Streamed(stream::Settings {
+            chunk,
+            keep: Keep::F32,
+        })
+    };
+    match sample.mode {
+        Mode::Plain => Backpropagation::Plain,
+        Mode::Checkpoint => streamed(None),
+        Mode::Stream => streamed(Some(sample.chunk)),
+    }
+}
+
+/// Takes two steps of `sample` on `device`, which has no autodiff: the first compiles kernels and
+/// makes the moments, the second is measured.
+///
+/// # Errors
+/// If the device fails, or nothing counts the memory in use.
+pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Measured, Error> {
+    sample.model.validate()?;
+    let failed = |error: String| Error::failed(format!("{}: {error}", sample.name));
+    let sync = || device.sync().map_err(|error| failed(error.to_string()));
+    device.memory_cleanup();
+    let before = in_use(device).ok_or_else(|| failed("nothing counts memory here".into()))?;
+    let tracked = device.clone().autodiff();
+    let numerics = Numerics {
+        kernels: Kernels::default(),
+        compute,
+        recompute_experts: false,
+    };
+    let mut init = Init::random(&tracked, 0, 0.02).with_numerics(numerics);
+    let mut model = Decoder::new(&mut init, &sample.model);
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let (batch, time) = (sample.load.batch, sample.load.time);
+    let vocabulary = sample.model.vocab_size;
+    let ids: Vec<i32> = (0..batch * time)
+        .map(|at| ((at * 7919 + at / 3) % vocabulary) as i32)
+        .collect();
+    let labels = (0..batch * time)
+        .map(|at| match at % time + 1 < time {
+            true => ids[at + 1],
+            false => IGNORE,
+        })
+        .collect();
+    let batches = [MicroBatch {
+        sequences: Sequences::plain(batch, time, ids),
+        labels,
+        ..MicroBatch::default()
+    }];
+    let settings = Settings {
+        backpropagation: way_of(sample),
+        ..Settings::default()
+    };
+    let objective = RouterObjective::default();
+    let mut moments = Vec::new();
+    for measured in [false, true] {
+        sync()?;
+        if measured {
+            device.memory_cleanup();
+        }
+        let ledger = measured.then(Ledger::new);
+        if measured {
+            own_parameters(&model);
+            optimizer.own_moments();
+        }
+        let watch = measured.then(|| Watch::new(device, 1));
+        let result = run_with(
+            &model,
+            &batches,
+            &objective,
+            &tracked,
+            &mut NoObserver,
+            &settings,
+        );
+        model = optimizer.apply(model, result.gradients, 1e-4);
+        optimizer.outcome();
+        if let Some(watch) = watch {
+            watch.look();
+            moments = watch.finish();
+        }
+        drop(ledger);
+    }
+    sync()?;
+    let target = Target::of(device, numerics);
+    Ok(Measured {
+        predicted: predict(
+            &sample.model,
+            &sample.load,
+            target,
+            settings.backpropagation,
+        ),
+        moments,
+        before: before.in_use,
+    })
+}

@@ -1,0 +1,189 @@
+//! The memory plan of a run: what `bellows plan` tells, what `train` chooses, and what is checked
+//! before each step.
+//!
+//! The engine predicts ([`bellows_engine::plan`]); here are the run's configuration, the device and
+//! its limit, and words.
+
+mod document;
+mod guard;
+mod limit;
+mod measure;
+mod refusal;
+mod shapes;
+mod words;
+
+pub use guard::{Guard, Verdict};
+pub use measure::{Measured, measure};
+pub use refusal::{Attempt, attempt};
+pub use shapes::{Sample, Sizes, samples};
+pub use words::{advice, owners, phases, phases_measured, table, verdict, ways};
+
+use bellows_data::{Packing, Tokenizer};
+use bellows_engine::kernels::Compute;
+use bellows_engine::model::Numerics;
+use bellows_engine::plan::{Chunks, Load, Plan, Question, Target, choose, largest};
+use bellows_engine::stream::Memory;
+
+use crate::config::RunConfig;
+use crate::device::OpenDevice;
+use crate::error::Error;
+use crate::ui::bytes;
+use limit::Limit;
+
+/// Everything that a plan depends on.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    config: RunConfig,
+    target: Target,
+    compute: Compute,
+    /// Name of the device.
+    device: String,
+    limit: Limit,
+}
+
+impl Planner {
+    /// Plans runs of `config` on `opened`, which multiplies in `compute`. The model's vocabulary
+    /// must be known.
+    pub fn new(config: &RunConfig, opened: &OpenDevice, compute: Compute) -> Self {
+        let numerics = Numerics {
+            kernels: config.model.kernels,
+            compute,
+            recompute_experts: config.train.recompute_experts,
+        };
+        Self {
+            target: Target::of(&opened.device, numerics),
+            compute,
+            device: opened.name().to_owned(),
+            limit: Limit::of(config, opened),
+            config: config.clone(),
+        }
+    }
+
+    /// Plans runs of `config` on a GPU that is not here, of which only the memory is known.
+    pub fn absent(config: &RunConfig, compute: Compute) -> Self {
+        Self {
+            target: Target::gpu(compute),
+            compute,
+            device: "a GPU that is not here".into(),
+            limit: Limit::given(config),
+            config: config.clone(),
+        }
+    }
+
+    /// The device, its precision and its limit, in words.
+    pub fn describe(&self) -> String {
+        let limit = match self.limit.bytes {
+            Some(limit) => format!("{} ({})", bytes(limit), self.limit.source),
+            None => "its memory unknown".into(),
+        };
+        let precision = format!("{:?}", self.compute).to_lowercase();
+        format!("{}, {precision}, {limit}", self.device)
+    }
+
+    /// Bytes that the run may use, where they are known.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit.bytes
+    }
+
+    /// The question whose answer is the plan, with `beside` bytes in use for other things.
+    pub fn question(&self, beside: u64) -> Question<'_> {
+        let train = &self.config.train;
+        Question {
+            model: &self.config.model,
+            load: Load {
+                batch: train.batch_size,
+                time: train.sequence_length,
+                micro_batches: train.accumulation,
+                documents: self.config.data.packing == Packing::Respect,
+                training: true,
+            },
+            target: self.target,
+            memory: train.memory,
+            chunk: match self.config.stream.chunk {
+                0 => Chunks::Auto,
+                chunk => Chunks::Of(chunk),
+            },
+            keep: self.config.stream.keep,
+            limit: self.limit.bytes,
+            beside,
+        }
+    }
+
+    /// Plans with `beside` bytes in use for other things.
+    pub fn plan(&self, beside: u64) -> Answer<'_> {
+        let question = self.question(beside);
+        Answer {
+            planner: self,
+            plan: choose(&question),
+            question,
+        }
+    }
+
+    /// Plans as the run was planned before, by `mode` and `chunk` of its plan, where that fits;
+    /// else anew.
+    pub fn plan_again(&self, beside: u64, before: Option<(Memory, Option<usize>)>) -> Answer<'_> {
+        let fresh = self.question(beside);
+        if let Some((memory, chunk)) = before
+            && fresh.memory == Memory::Auto
+        {
+            let chunk = chunk.map_or(fresh.chunk, Chunks::Of);
+            let plan = choose(&Question {
+                memory,
+                chunk,
+                ..fresh
+            });
+            if plan.chosen().is_some() {
+                return Answer {
+                    planner: self,
+                    plan,
+                    question: fresh,
+                };
+            }
+        }
+        self.plan(beside)
+    }
+}
+
+/// A plan, with what was asked.
+#[derive(Clone, Debug)]
+pub struct Answer<'a> {
+    planner: &'a Planner,
+    question: Question<'a>,
+    /// The plan.
+    pub plan: Plan,
+}
+
+impl Answer<'_> {
+    /// Longest sequence and largest batch by mode.
+    fn largest(&self) -> Vec<(bellows_engine::plan::Mode, Option<usize>, Option<usize>)> {
+        largest(&self.question)
+    }
+
+    /// The error of a run that does not fit.
+    pub fn refusal(&self) -> Error {
+        let advice = words::advice(self);
+        let error = Error::input(format!(
+            "the run {}",
+            words::verdict(self).trim_end_matches('.')
+        ));
+        match advice.is_empty() {
+            true => error,
+            false => error.help(advice.join("\n")),
+        }
+    }
+}
+
+/// Gives `config` a vocabulary where it takes the tokenizer's, without reading the corpus: that of
+/// the tokenizer's file, or as many tokens as are to be learned.
+///
+/// # Errors
+/// If the tokenizer cannot be read.
+pub fn know_vocabulary(config: &mut RunConfig) -> Result<(), Error> {
+    if config.model.vocab_size == 0 {
+        config.model.vocab_size = match &config.data.tokenizer.path {
+            Some(path) => Tokenizer::load(path)?.vocab_size(),
+            None => config.data.tokenizer.vocab_size,
+        };
+    }
+    Ok(())
+}
