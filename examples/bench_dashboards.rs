@@ -1,229 +1,450 @@
 //! What four attached dashboards add to a training step.
 //!
 //! ```sh
-//! cargo build --release && cargo xtask bench dashboards -- CONFIG DEVICE [section.key=value …]
+//! cargo build --release && cargo xtask bench dashboards
+//! target/release/examples/bench_dashboards gpu train.batch_size=32    # a built one, anywhere
 //! ```
 //!
-//! It trains CONFIG (default: `examples/rust-code.toml`) with the real program, attaches four real
-//! dashboards to the run, each in a terminal of its own (util-linux's `script`), takes them away
-//! again, and so on in turn. The ratio is that of the median `step_seconds` in `metrics.jsonl`, which
-//! the training thread measures itself.
+//! It trains with the real program, on a corpus that it makes up (or as a given CONFIG.toml says),
+//! attaches four real dashboards to the run, each in a pseudo-terminal whose output is read as a
+//! terminal would, takes them away again, and so on in turn, which half of a round comes first
+//! taking turns too. A step's time is the distance of two steps on the run's own clock: everything
+//! that the training thread does is in it, the record and the control socket as well. Compared are
+//! medians. Arguments, in any order: a device (`auto`, `cpu`, `gpu:1`), a configuration (`….toml`),
+//! settings (`section.key=value`). It takes about a minute and a half.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::ExitCode;
 
-use bellows_record::{RunReader, StepMetrics};
-
-type Failure = Box<dyn std::error::Error>;
-
-/// Dashboards attached at once.
-const DASHBOARDS: usize = 4;
-/// Pairs of phases, one alone and one watched.
-const ROUNDS: usize = 6;
-/// Steps measured of a phase.
-const STEPS: u64 = 30;
-/// Steps before the first phase: kernels are compiled, caches fill.
-const WARM_UP: u64 = 20;
-/// Time in which dashboards open or close before a phase is measured.
-const SETTLE: Duration = Duration::from_secs(2);
-
-fn main() -> std::process::ExitCode {
-    match run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+fn main() -> ExitCode {
+    #[cfg(unix)]
+    let measured = unix::run();
+    #[cfg(not(unix))]
+    let measured: Result<(), &str> = Err("the dashboards need pseudo-terminals, which are Unix's");
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
-            std::process::ExitCode::FAILURE
+            ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let config = arguments.next().unwrap_or("examples/rust-code.toml".into());
-    let device = arguments.next().unwrap_or("auto".into());
-    let settings: Vec<String> = arguments.collect();
-    let folder = std::env::temp_dir().join(format!("bellows-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let measured = measure(&folder, &config, &device, &settings);
-    std::fs::remove_dir_all(&folder)?;
-    measured
-}
+#[cfg(unix)]
+mod unix {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::os::unix::process::CommandExt;
+    use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, Stdio};
+    use std::thread::JoinHandle;
+    use std::time::{Duration, Instant};
 
-fn measure(folder: &Path, config: &str, device: &str, settings: &[String]) -> Result<(), Failure> {
-    let log = std::fs::File::create(folder.join("log"))?;
-    let mut train = Command::new(beside("bellows")?);
-    train
-        .args(["train", config, "--name", "watched", "--directory"])
-        .arg(folder);
-    let fixed = [
-        "train.steps=100000000",
-        "checkpoint.every=0",
-        "evaluate.every=0",
-        "sample.every=0",
-        "train.max_minutes=600",
-    ];
-    let device = format!("run.device={device}");
-    for setting in fixed
-        .into_iter()
-        .chain([device.as_str()])
-        .chain(settings.iter().map(String::as_str))
-    {
-        train.args(["--set", setting]);
-    }
-    let mut training = Stopped(
-        train
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?,
-    );
-    let run = folder.join("watched");
-    let rounds = watch(&run, &mut training);
-    // Ended before its folder is removed.
-    drop(training);
-    let rounds = rounds.map_err(|failure| {
-        let said = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-        format!("{failure}\n{said}")
-    })?;
-    let (alone, watched): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
-    let ratios: Vec<f64> = alone
-        .iter()
-        .zip(&watched)
-        .map(|(alone, watched)| median(watched) / median(alone))
-        .collect();
-    let (alone, watched) = (median(&alone.concat()), median(&watched.concat()));
-    println!("a step alone                    {:.2} ms", alone * 1e3);
-    println!(
-        "with {DASHBOARDS} dashboards attached      {:.2} ms",
-        watched * 1e3
-    );
-    println!(
-        "added                           {:+.2} %",
-        (watched / alone - 1.0) * 100.0
-    );
-    let each: Vec<String> = ratios
-        .iter()
-        .map(|ratio| format!("{:+.2} %", (ratio - 1.0) * 100.0))
-        .collect();
-    println!("added, by round                 {}", each.join(", "));
-    Ok(())
-}
+    use bellows_record::{RunReader, StepMetrics};
 
-/// Step times of each round: alone, and watched.
-fn watch(run: &Path, training: &mut Stopped) -> Result<Vec<(Vec<f64>, Vec<f64>)>, Failure> {
-    after(run, WARM_UP, training)?;
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
-        let alone = phase(run, training)?;
-        let dashboards: Vec<Dashboard> = (0..DASHBOARDS)
-            .map(|_| Dashboard::attach(run))
-            .collect::<Result<_, _>>()?;
-        let watched = phase(run, training)?;
-        for mut dashboard in dashboards {
-            if dashboard.child.try_wait()?.is_some() {
-                return Err("a dashboard ended while it was to watch".into());
+    type Failure = Box<dyn std::error::Error>;
+
+    /// Dashboards attached at once.
+    const DASHBOARDS: usize = 4;
+    /// Pairs of phases, one alone and one watched.
+    const ROUNDS: usize = 8;
+    /// Length of a phase.
+    const PHASE: Duration = Duration::from_secs(3);
+    /// Steps of a phase at least.
+    const STEPS: usize = 5;
+    /// Steps before the first phase: kernels are compiled, caches fill.
+    const WARM_UP: u64 = 20;
+    /// Time in which dashboards open or close before a phase begins.
+    const SETTLE: Duration = Duration::from_millis(700);
+
+    /// A small Chain-of-Experts model: its steps are short, so what is added to them shows.
+    const CONFIG: &str = r#"
+[model]
+model_type = "coe_deepseekv2"
+hidden_size = 192
+num_hidden_layers = 4
+attention = "mla"
+num_attention_heads = 6
+kv_lora_rank = 64
+qk_nope_head_dim = 16
+qk_rope_head_dim = 16
+v_head_dim = 32
+tie_word_embeddings = true
+max_position_embeddings = 512
+n_routed_experts = 8
+num_experts_per_tok = 2
+moe_intermediate_size = 96
+n_shared_experts = 1
+norm_topk_prob = true
+inner_iter = 2
+inner_residual = true
+
+[model.rope]
+interleaved = true
+
+[data]
+cache = 'FOLDER/cache'
+
+[data.source]
+kind = "text"
+paths = ['FOLDER/corpus/*.txt']
+
+[data.tokenizer]
+vocab_size = 2048
+
+[train]
+batch_size = 4
+sequence_length = 128
+
+[router]
+balance = "micro-batch"
+"#;
+
+    pub fn run() -> Result<(), Failure> {
+        let (mut device, mut config, mut settings) = ("auto".to_owned(), None, Vec::new());
+        for argument in std::env::args().skip(1) {
+            match &argument[..] {
+                argument if argument.ends_with(".toml") => config = Some(PathBuf::from(argument)),
+                argument if argument.contains('=') => settings.push(argument.to_owned()),
+                argument => device = argument.to_owned(),
             }
         }
-        rounds.push((alone, watched));
+        settings.push(format!("run.device={device}"));
+        let name = format!("bellows-bench-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder)?;
+        let measured = config
+            .map_or_else(|| corpus(&folder), Ok)
+            .and_then(|config| measure(&folder, &config, &settings));
+        std::fs::remove_dir_all(&folder)?;
+        measured
     }
-    Ok(rounds)
-}
 
-fn phase(run: &Path, training: &mut Stopped) -> Result<Vec<f64>, Failure> {
-    std::thread::sleep(SETTLE);
-    let first = last_step(run)? + 1;
-    let rows = after(run, first + STEPS, training)?;
-    let within = |row: &&StepMetrics| row.step > first && row.step <= first + STEPS;
-    Ok(rows
-        .iter()
-        .filter(within)
-        .map(|row| row.step_seconds)
-        .collect())
-}
+    /// Made-up text and the configuration that trains on it.
+    fn corpus(folder: &Path) -> Result<PathBuf, Failure> {
+        let mut state = 1u64;
+        let mut below = |end: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % end
+        };
+        let words: Vec<String> = (0..3000)
+            .map(|_| {
+                let letters = 2 + below(8);
+                (0..letters)
+                    .map(|_| char::from(b'a' + below(26) as u8))
+                    .collect()
+            })
+            .collect();
+        std::fs::create_dir_all(folder.join("corpus"))?;
+        for document in 0..200 {
+            let text: Vec<&str> = (0..2000)
+                // Some words are frequent, as in a language.
+                .map(|_| words[(below(3000) * below(3000) / 3000) as usize].as_str())
+                .collect();
+            let path = folder.join(format!("corpus/{document:03}.txt"));
+            std::fs::write(path, text.join(" "))?;
+        }
+        let config = folder.join("bench.toml");
+        std::fs::write(&config, CONFIG.replace("FOLDER", &folder.to_string_lossy()))?;
+        Ok(config)
+    }
 
-fn last_step(run: &Path) -> Result<u64, Failure> {
-    Ok(RunReader::open(run)?
-        .last_metrics(1)?
-        .last()
-        .map_or(0, |row| row.step))
-}
+    fn measure(folder: &Path, config: &Path, settings: &[String]) -> Result<(), Failure> {
+        let log = File::create(folder.join("log"))?;
+        let mut train = Command::new(beside("bellows")?);
+        train
+            .arg("train")
+            .arg(config)
+            .args(["--name", "watched", "--directory"])
+            .arg(folder);
+        let fixed = [
+            "train.steps=100000000",
+            "train.max_minutes=600",
+            "checkpoint.every=0",
+            "evaluate.every=0",
+            "sample.every=0",
+            "record.metrics_every=1",
+        ];
+        for setting in fixed.into_iter().chain(settings.iter().map(String::as_str)) {
+            train.args(["--set", setting]);
+        }
+        let mut training = Stopped(
+            train
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()?,
+        );
+        let run = folder.join("watched");
+        let measured = watch(&run, &mut training);
+        let device = RunReader::open(&run).map(|run| run.manifest().info.device.name.clone());
+        // Ended before its folder is removed.
+        drop(training);
+        let measured = measured.map_err(|failure| {
+            let said = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+            format!("{failure}\n{said}")
+        })?;
+        measured.tell(&device.unwrap_or_default());
+        Ok(())
+    }
 
-/// Waits for a step; the newest rows.
-fn after(run: &Path, step: u64, training: &mut Stopped) -> Result<Vec<StepMetrics>, Failure> {
-    loop {
+    /// What was found out.
+    #[derive(Default)]
+    struct Measured {
+        /// Step times of each round, alone and watched.
+        rounds: Vec<(Vec<f64>, Vec<f64>)>,
+        /// Bytes that all dashboards sent to their terminals.
+        sent: u64,
+        /// Processor time that all dashboards took.
+        busy: f64,
+        /// Time for which one was attached, times their number.
+        attached: f64,
+    }
+
+    impl Measured {
+        fn tell(&self, device: &str) {
+            let (alone, watched): (Vec<_>, Vec<_>) = self.rounds.iter().cloned().unzip();
+            let (alone, watched) = (alone.concat(), watched.concat());
+            let ratios: Vec<f64> = self
+                .rounds
+                .iter()
+                .map(|(alone, watched)| (median(watched) / median(alone) - 1.0) * 100.0)
+                .collect();
+            let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:+.2}")).collect();
+            println!("device                     {device}");
+            println!(
+                "a step alone               {:.3} ms, the median of {}",
+                median(&alone) * 1e3,
+                alone.len()
+            );
+            println!(
+                "with {DASHBOARDS} dashboards          {:.3} ms, the median of {}",
+                median(&watched) * 1e3,
+                watched.len()
+            );
+            println!(
+                "added                      {:+.2} %",
+                (median(&watched) / median(&alone) - 1.0) * 100.0
+            );
+            println!(
+                "added, by round            {} %; their median {:+.2} %",
+                each.join(", "),
+                median(&ratios)
+            );
+            println!(
+                "a dashboard                {:.2} % of a processor core, {:.1} kB/s to its terminal",
+                self.busy / self.attached * 100.0,
+                self.sent as f64 / self.attached / 1e3
+            );
+        }
+    }
+
+    fn watch(run: &Path, training: &mut Stopped) -> Result<Measured, Failure> {
+        while last_step(run, training)? < WARM_UP {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let mut measured = Measured::default();
+        for round in 0..ROUNDS {
+            // Alone first, then watched first: a drift of the machine's pace cancels out.
+            let early = (round % 2 == 1)
+                .then(|| measured.attached(run, training))
+                .transpose()?;
+            let alone = phase(run, training)?;
+            let watched = match early {
+                Some(watched) => watched,
+                None => measured.attached(run, training)?,
+            };
+            measured.rounds.push((alone, watched));
+        }
+        Ok(measured)
+    }
+
+    impl Measured {
+        /// A phase with dashboards.
+        fn attached(&mut self, run: &Path, training: &mut Stopped) -> Result<Vec<f64>, Failure> {
+            let (began, busy) = (Instant::now(), children_seconds());
+            let mut dashboards = (0..DASHBOARDS)
+                .map(|_| Dashboard::attach(run))
+                .collect::<Result<Vec<_>, _>>()?;
+            let watched = phase(run, training)?;
+            for dashboard in &mut dashboards {
+                if dashboard.child.try_wait()?.is_some() {
+                    return Err("a dashboard ended while it was to watch".into());
+                }
+            }
+            self.attached += began.elapsed().as_secs_f64() * DASHBOARDS as f64;
+            for dashboard in dashboards {
+                self.sent += dashboard.leave()?;
+            }
+            self.busy += children_seconds() - busy;
+            Ok(watched)
+        }
+    }
+
+    /// Seconds between neighbouring steps.
+    fn phase(run: &Path, training: &mut Stopped) -> Result<Vec<f64>, Failure> {
+        std::thread::sleep(SETTLE);
+        let first = last_step(run, training)?;
+        loop {
+            std::thread::sleep(PHASE);
+            last_step(run, training)?;
+            let rows = RunReader::open(run)?.last_metrics(20_000)?;
+            let rows: Vec<&StepMetrics> = rows.iter().filter(|row| row.step > first).collect();
+            let times: Vec<f64> = rows
+                .windows(2)
+                .filter(|pair| pair[1].step == pair[0].step + 1)
+                .map(|pair| pair[1].time - pair[0].time)
+                .collect();
+            if times.len() >= STEPS {
+                return Ok(times);
+            }
+        }
+    }
+
+    fn last_step(run: &Path, training: &mut Stopped) -> Result<u64, Failure> {
         if let Some(status) = training.0.try_wait()? {
             return Err(format!("the run ended with {status}").into());
         }
-        if run.join("metrics.jsonl").exists() {
-            let rows = RunReader::open(run)?.last_metrics(1000)?;
-            if rows.last().is_some_and(|row| row.step >= step) {
-                return Ok(rows);
+        if !run.join("metrics.jsonl").exists() {
+            return Ok(0);
+        }
+        let rows = RunReader::open(run)?.last_metrics(1)?;
+        Ok(rows.last().map_or(0, |row| row.step))
+    }
+
+    /// Processor time of the children that have ended.
+    fn children_seconds() -> f64 {
+        // SAFETY: an all-zero `rusage` is valid, and the call fills it.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+            usage
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    }
+
+    /// The training program, ended with this one.
+    struct Stopped(Child);
+
+    impl Drop for Stopped {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A dashboard in a terminal of 120 × 40.
+    struct Dashboard {
+        child: Child,
+        terminal: File,
+        reader: Option<JoinHandle<u64>>,
+    }
+
+    impl Dashboard {
+        fn attach(run: &Path) -> Result<Self, Failure> {
+            let (ours, theirs) = pseudo_terminal()?;
+            let mut command = Command::new(beside("bellows-tui")?);
+            command
+                .arg(run)
+                .env("TERM", "xterm-256color")
+                .stdin(theirs.try_clone()?)
+                .stdout(theirs.try_clone()?)
+                .stderr(theirs);
+            // SAFETY: both calls are async-signal-safe and touch nothing but the process itself.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::setsid();
+                    match libc::ioctl(0, libc::TIOCSCTTY as _, 0) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                });
+            }
+            let child = command.spawn()?;
+            // What holds the other side open here would keep the reader from its end.
+            drop(command);
+            let terminal = File::from(ours);
+            let mut output = terminal.try_clone()?;
+            let reader = std::thread::spawn(move || {
+                let (mut bytes, mut sent) = ([0; 16 << 10], 0);
+                // It ends with an error: the other side is closed.
+                while let Ok(count @ 1..) = output.read(&mut bytes) {
+                    sent += count as u64;
+                }
+                sent
+            });
+            Ok(Self {
+                child,
+                terminal,
+                reader: Some(reader),
+            })
+        }
+
+        /// Leaves it with `q`; returns how much it sent to its terminal.
+        fn leave(mut self) -> Result<u64, Failure> {
+            self.terminal.write_all(b"q")?;
+            self.child.wait()?;
+            let reader = self.reader.take().ok_or("it was left already")?;
+            reader.join().map_err(|_| "its terminal failed".into())
+        }
+    }
+
+    impl Drop for Dashboard {
+        fn drop(&mut self) {
+            if self.reader.is_some() {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
             }
         }
-        std::thread::sleep(Duration::from_millis(200));
     }
-}
 
-/// The training program, ended with this one.
-struct Stopped(Child);
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A dashboard in a terminal of 120 × 40, left with `q`.
-struct Dashboard {
-    child: Child,
-}
-
-impl Dashboard {
-    fn attach(run: &Path) -> Result<Self, Failure> {
-        let line = format!(
-            "stty rows 40 cols 120; exec '{}' '{}'",
-            beside("bellows-tui")?.display(),
-            run.display()
-        );
-        let child = Command::new("script")
-            .args(["-q", "-e", "-c", &line, "/dev/null"])
-            .env("TERM", "xterm-256color")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|error| {
-                format!("util-linux's `script`, which gives a dashboard its terminal: {error}")
-            })?;
-        Ok(Self { child })
-    }
-}
-
-impl Drop for Dashboard {
-    fn drop(&mut self) {
-        if let Some(keys) = &mut self.child.stdin {
-            let _ = keys.write_all(b"q");
+    /// Both sides of a new pseudo-terminal: ours, and the program's.
+    fn pseudo_terminal() -> std::io::Result<(OwnedFd, OwnedFd)> {
+        let (mut ours, mut theirs) = (0, 0);
+        let mut size = libc::winsize {
+            ws_row: 40,
+            ws_col: 120,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let none = std::ptr::null_mut();
+        // SAFETY: the pointers are valid for the call, the name's may be null; what it opened is
+        // owned from here on, and closed when another program is started.
+        unsafe {
+            if libc::openpty(
+                &raw mut ours,
+                &raw mut theirs,
+                none,
+                none.cast(),
+                &raw mut size,
+            ) != 0
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+            for side in [ours, theirs] {
+                libc::fcntl(side, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+            Ok((OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)))
         }
-        let _ = self.child.wait();
     }
-}
 
-/// A program of this build.
-fn beside(name: &str) -> Result<PathBuf, Failure> {
-    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-    let examples = std::env::current_exe()?;
-    let path = examples
-        .parent()
-        .and_then(Path::parent)
-        .map(|folder| folder.join(file));
-    path.filter(|path| path.is_file())
-        .ok_or_else(|| format!("{name} is not built; `cargo build --release` builds it").into())
-}
+    /// A program of this build.
+    fn beside(name: &str) -> Result<PathBuf, Failure> {
+        let example = std::env::current_exe()?;
+        // In the folder above `examples`, or where this was copied to.
+        [2, 1]
+            .into_iter()
+            .filter_map(|up| Some(example.ancestors().nth(up)?.join(name)))
+            .find(|path| path.is_file())
+            .ok_or_else(|| format!("{name} is not built; `cargo build --release` builds it").into())
+    }
 
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    fn median(values: &[f64]) -> f64 {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
 }

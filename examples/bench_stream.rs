@@ -146,6 +146,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let numerics = Numerics {
         kernels: Kernels::default(),
         compute,
+        recompute_experts: false,
     };
     let mut init = Init::random(&device, 0, config.initializer_range).with_numerics(numerics);
     let model = Decoder::new(&mut init, &config);

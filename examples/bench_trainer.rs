@@ -243,17 +243,19 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
     };
     let (query, key, value) = (heads(n, q), heads(groups, q), heads(groups, v));
     let dy = heads(n, v);
-    let mask = Tensor::<4>::zeros([batch, 1, time, time], device);
+    let visible = attention::Visible::default();
     report("attention", layers * train.accumulation as f64, &|| {
         let (query, key, value) = (query.clone(), key.clone(), value.clone());
-        let (_, p) = attention::reference::forward(
-            query.clone(),
-            key.clone(),
-            value.clone(),
-            mask.clone(),
-            0.1,
-        );
-        attention::reference::backward(dy.clone(), query, key, value, p, 0.1);
+        let (y, log_sums) =
+            attention::reference::forward(query.clone(), key.clone(), value.clone(), &visible, 0.1);
+        let kept = attention::reference::Kept {
+            query,
+            key,
+            value,
+            y,
+            log_sums,
+        };
+        attention::reference::backward(dy.clone(), kept, &visible, 0.1);
     });
     let x = random([rows, hidden]);
     let project = |input: usize, output: usize| {

@@ -7,6 +7,8 @@ use std::cell::Cell;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
+use cubecl::server::CopyDescriptor;
 
 thread_local! {
     static READS: Cell<u64> = const { Cell::new(0) };
@@ -114,4 +116,14 @@ impl<const D: usize> Moved<D> {
     pub fn restore(&self, device: &Device) -> Tensor<D> {
         Tensor::from_data(self.0.clone(), device)
     }
+}
+
+/// The bytes of parts of buffers, for memory checks. Waits for the device.
+///
+/// # Panics
+/// As [`Reading::finish`].
+pub(crate) fn bytes(client: &Client, parts: Vec<CopyDescriptor>) -> Vec<Vec<u8>> {
+    READS.set(READS.get() + 1);
+    let read = client.read_tensor(parts).expect("the device works");
+    read.iter().map(|bytes| bytes.to_vec()).collect()
 }

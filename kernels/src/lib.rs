@@ -12,12 +12,14 @@
 //! | [`linear`] | linear projections in the compute type |
 //! | [`chain`](mod@chain) | a mixture or chain of experts with its routers, in one backward |
 //! | [`experts`](mod@experts) | the SwiGLU experts of a mixture, and dense SwiGLU |
-//! | [`attention`] | masked softmax attention with grouped heads |
+//! | [`attention`] | flash attention: causal, grouped heads, windows, packed documents |
 //! | [`cross_entropy`] | hidden states and head to losses, without a `[tokens, vocabulary]` buffer |
 //! | [`norm`] | RMS normalisation |
 //! | [`rope`] | rotary position embedding |
 //! | [`adamw`] | one AdamW update |
 //! | [`convert`] | between storage types |
+//! | [`calls`] | which implementation computed each family |
+//! | [`memcheck`] | buffers between guard bands, bounds checks |
 //! | [`peak`] | the most memory in use |
 //! | [`profile`] | where a pass spends its time |
 //! | [`tuning`] | the cooperative product's tiles, one by one |
@@ -26,6 +28,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod calls;
 pub mod chain;
 mod choice;
 pub mod convert;
@@ -35,6 +38,7 @@ mod gpu;
 pub mod host;
 pub mod linear;
 mod matmul;
+pub mod memcheck;
 pub mod norm;
 pub mod peak;
 pub mod profile;

@@ -1,9 +1,10 @@
 //! Where a pass spends its time: each stage of the kernels waited for and timed, for benches.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::MemoryScope;
 
 use crate::host;
 
@@ -18,10 +19,23 @@ pub struct Stage {
     pub seconds: f64,
     /// Floating-point operations of its matrix products; 0 for stages that move numbers.
     pub operations: f64,
+    /// The most bytes in use when it ended.
+    pub bytes: u64,
 }
 
 thread_local! {
+    static LAUNCHES: Cell<u64> = const { Cell::new(0) };
     static STAGES: RefCell<Option<Vec<Stage>>> = const { RefCell::new(None) };
+}
+
+/// How often this thread has launched one of this crate's kernels.
+pub fn launches() -> u64 {
+    LAUNCHES.get()
+}
+
+/// Counts a launch.
+pub(crate) fn launched() {
+    LAUNCHES.set(LAUNCHES.get() + 1);
 }
 
 /// Runs `work` and returns the stages that the kernels went through on this thread, in the order
@@ -49,6 +63,8 @@ pub(crate) fn stage<T>(
     let result = launches();
     host::wait(on);
     let seconds = start.elapsed().as_secs_f64();
+    let report = on.client.memory_report(MemoryScope::Device);
+    let bytes = report.usage().bytes_in_use;
     STAGES.with_borrow_mut(|stages| {
         let Some(stages) = stages else { return };
         match stages.iter_mut().find(|stage| stage.name == name) {
@@ -56,12 +72,14 @@ pub(crate) fn stage<T>(
                 stage.runs += 1;
                 stage.seconds += seconds;
                 stage.operations += operations;
+                stage.bytes = stage.bytes.max(bytes);
             }
             None => stages.push(Stage {
                 name,
                 runs: 1,
                 seconds,
                 operations,
+                bytes,
             }),
         }
     });

@@ -78,8 +78,8 @@ pub struct ModelSummary {
     /// Tokens in one training sequence.
     pub sequence_length: u32,
     /// Floating-point operations of forward and backward pass a trained token, by the model's shape:
-    /// six for each multiply-add of a token's matrix products. Attention's scores, elementwise work and
-    /// recomputation are not in it.
+    /// six for each multiply-add of a token's matrix products and of its attention to what comes before
+    /// it in its sequence. Elementwise work and recomputation are not in it.
     pub flops_per_token: Option<f64>,
 }
 

@@ -575,6 +575,22 @@ pub const BINDINGS: &[Binding] = &[
         1,
     ),
     key(
+        Action::Up,
+        &["Up"],
+        &[Prompt],
+        "",
+        "the choice before, where there are choices",
+        0,
+    ),
+    key(
+        Action::Down,
+        &["Down"],
+        &[Prompt],
+        "",
+        "the next choice, where there are choices",
+        0,
+    ),
+    key(
         Action::Back,
         &["Esc"],
         &[Prompt],

@@ -5,9 +5,12 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
-use crate::app::Launch;
+use serde::Deserialize;
+
+use crate::app::{Launch, Plan, Verdict};
+use crate::format;
 use crate::query::config;
 
 /// Bytes of what a failed program said that are shown.
@@ -147,16 +150,15 @@ fn detach(command: &mut Command) {
 #[cfg(not(any(unix, windows)))]
 fn detach(_: &mut Command) {}
 
-/// Resolves a configuration: `bellows config … --json`.
+/// Resolves settings: `bellows config … --json`.
 ///
 /// # Errors
 ///
-/// What is wrong with it, in the program's words.
-pub fn resolve(arguments: &[OsString]) -> Result<BTreeMap<String, String>, String> {
-    let output = run(&program()?, arguments)?;
+/// What is wrong with them, in the program's words.
+pub fn resolve(settings: &[OsString]) -> Result<BTreeMap<String, String>, String> {
+    let output = run(&program()?, "config", settings)?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(last_error(&words).unwrap_or_else(|| words.trim().to_owned()));
+        return Err(said(&output));
     }
     let value = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("`bellows config` printed no JSON: {error}"))?;
@@ -165,32 +167,80 @@ pub fn resolve(arguments: &[OsString]) -> Result<BTreeMap<String, String>, Strin
     Ok(settings)
 }
 
-/// Asks for the memory plan; `None` where this Bellows makes none.
-pub fn plan(arguments: &[OsString]) -> Option<Vec<String>> {
-    let program = program().ok()?;
-    if !has_plan(&program) {
-        return None;
-    }
-    let output = run(&program, arguments).ok()?;
-    let said = if output.status.success() {
-        output.stdout
-    } else {
-        output.stderr
+/// What `bellows plan --json` prints, as far as the form tells it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Document {
+    verdict: String,
+    fits: Option<bool>,
+    longest_sequence: Option<u64>,
+    mode: Option<String>,
+    device: Option<String>,
+    advice: Vec<String>,
+}
+
+/// Asks for the memory plan of settings: `bellows plan … --json`.
+pub fn plan(settings: &[OsString]) -> Verdict {
+    let output = match program().and_then(|program| run(&program, "plan", settings)) {
+        Ok(output) => output,
+        Err(trouble) => return Verdict::None(trouble),
     };
-    let lines: Vec<String> = String::from_utf8_lossy(&said)
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    (!lines.is_empty()).then_some(lines)
+    if !output.status.success() {
+        let words = said(&output);
+        // A program from before there were plans.
+        if words.contains("unrecognized subcommand") {
+            return Verdict::None(
+                "this bellows has no `plan`: whether the run fits shows when it starts".to_owned(),
+            );
+        }
+        return Verdict::None(format!("no plan: {words}"));
+    }
+    match serde_json::from_slice::<Document>(&output.stdout) {
+        Ok(document) => Verdict::Said(document.told()),
+        Err(error) => Verdict::None(format!("`bellows plan` printed no plan: {error}")),
+    }
 }
 
-fn has_plan(program: &Path) -> bool {
-    run(program, &["plan".into(), "--help".into()]).is_ok_and(|output| output.status.success())
+impl Document {
+    fn told(self) -> Plan {
+        let mut facts: Vec<String> = self
+            .device
+            .map(|device| format!("on {device}"))
+            .into_iter()
+            .collect();
+        if let Some(longest) = self.longest_sequence {
+            let mode = self
+                .mode
+                .map_or_else(String::new, |mode| format!(" in {mode} mode"));
+            facts.push(format!(
+                "sequences of up to {} tokens fit{mode}",
+                format::whole(longest)
+            ));
+        }
+        let mut lines = vec![self.verdict];
+        if !facts.is_empty() {
+            lines.push(facts.join("; "));
+        }
+        lines.extend(self.advice);
+        Plan {
+            fits: self.fits,
+            lines,
+        }
+    }
 }
 
-fn run(program: &Path, arguments: &[OsString]) -> Result<std::process::Output, String> {
+/// The error of a program that failed.
+fn said(output: &Output) -> String {
+    let words = String::from_utf8_lossy(&output.stderr);
+    last_error(&words).unwrap_or_else(|| words.trim().to_owned())
+}
+
+/// `bellows COMMAND … --json`, to its end.
+fn run(program: &Path, command: &str, settings: &[OsString]) -> Result<Output, String> {
     Command::new(program)
-        .args(arguments)
+        .arg(command)
+        .args(settings)
+        .arg("--json")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .output()
@@ -209,5 +259,22 @@ mod tests {
             Some("error: x.toml:3:1: unknown key \"a\"; help: remove it")
         );
         assert_eq!(last_error("nothing"), None);
+    }
+
+    #[test]
+    fn a_plan_is_told_with_what_it_rests_on() {
+        let json = r#"{"verdict": "does not fit: stream mode needs 3.0 GiB of 2.0 GiB", "fits": false,
+            "mode": "stream", "chunk": 1024, "peak_bytes": 3221225472, "limit_bytes": 2147483648,
+            "longest_sequence": 4096, "device": "a card", "advice": ["halve train.batch_size"], "modes": []}"#;
+        let plan = serde_json::from_str::<Document>(json).unwrap().told();
+        assert_eq!(plan.fits, Some(false));
+        assert_eq!(
+            plan.lines,
+            [
+                "does not fit: stream mode needs 3.0 GiB of 2.0 GiB",
+                "on a card; sequences of up to 4,096 tokens fit in stream mode",
+                "halve train.batch_size"
+            ]
+        );
     }
 }

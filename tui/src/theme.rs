@@ -153,15 +153,12 @@ impl Glyphs {
         if self.ascii { ascii } else { unicode }
     }
 
-    /// A load of `share` even shares.
+    /// A load of `share` even shares, as a bar half as high where it is even. A dot is no load at all.
     pub fn heat(self, share: f64) -> &'static str {
-        const UNICODE: [&str; 5] = ["·", "░", "▒", "▓", "█"];
+        const UNICODE: [&str; 9] = ["·", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
         const ASCII: [&str; 7] = [".", ":", "-", "=", "+", "*", "#"];
-        if self.ascii {
-            ASCII[level(share, ASCII.len())]
-        } else {
-            UNICODE[level(share, UNICODE.len())]
-        }
+        let ramp: &[&str] = self.either::<&[&str]>(&UNICODE, &ASCII);
+        ramp[level(share, ramp.len()).max(usize::from(share > 0.0))]
     }
 
     /// A line of bars: `values` between their own smallest and largest.
@@ -231,8 +228,8 @@ impl Glyphs {
     /// Before an open branch of a tree, and before a closed one.
     pub fn branch(self, open: bool) -> &'static str {
         match open {
-            true => self.either("▾", "v"),
-            false => self.either("▸", ">"),
+            true => self.either("−", "-"),
+            false => "+",
         }
     }
 
@@ -278,7 +275,8 @@ mod tests {
     fn a_ramp_has_its_ends_and_its_middle() {
         let glyphs = Glyphs { ascii: false };
         assert_eq!(glyphs.heat(0.0), "·");
-        assert_eq!(glyphs.heat(1.0), "▒");
+        assert_eq!(glyphs.heat(0.01), "▁");
+        assert_eq!(glyphs.heat(1.0), "▄");
         assert_eq!(glyphs.heat(9.0), "█");
         assert_eq!(glyphs.heat(f64::NAN), "·");
     }

@@ -361,6 +361,22 @@ impl ModelConfig {
         }
     }
 
+    /// Multiply-adds of attention's scores and of the values they weight, for a token of a sequence
+    /// of `time` tokens on average: causal, in layers with a window within it. The part of a token's
+    /// arithmetic that [`ParameterCounts::computed`] leaves out.
+    pub fn attention_products(&self, time: usize) -> f64 {
+        let width = self.num_attention_heads * (self.query_head_dim() + self.value_head_dim());
+        let time = time.max(1) as f64;
+        let keys = |layer| {
+            let window = self
+                .layer_window(layer)
+                .map_or(time, |window| time.min(window as f64));
+            // Tokens before the window is full see as many keys as there are, the others all of it.
+            (window * (window + 1.0) / 2.0 + (time - window) * window) / time
+        };
+        (0..self.num_hidden_layers).map(keys).sum::<f64>() * width as f64
+    }
+
     /// Parameters of the model, by what a token does with them.
     pub fn parameter_counts(&self) -> ParameterCounts {
         let h = self.hidden_size;

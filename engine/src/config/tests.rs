@@ -140,3 +140,21 @@ fn active_parameters_are_those_a_token_can_reach_in_all_iterations() {
     let dense = config.parameter_counts();
     assert_eq!(dense.total, dense.active);
 }
+
+#[test]
+fn attention_counts_the_keys_that_a_causal_token_sees_with_and_without_a_window() {
+    let mut config = valid();
+    let width = (2 * (7 + 5)) as f64;
+    // Four tokens see 1, 2, 3 and 4 keys.
+    assert_eq!(config.attention_products(4), 3.0 * 2.5 * width);
+    config.layer_types = vec![
+        LayerType::SlidingAttention,
+        LayerType::FullAttention,
+        LayerType::FullAttention,
+    ];
+    config.sliding_window = Some(2);
+    // In the first layer 1, 2, 2 and 2.
+    assert_eq!(config.attention_products(4), (1.75 + 2.5 + 2.5) * width);
+    config.sliding_window = Some(100);
+    assert_eq!(config.attention_products(4), 3.0 * 2.5 * width);
+}

@@ -1,6 +1,6 @@
 //! Attention layers: which projections make queries, keys and values.
 
-use bellows_kernels::attention::attention;
+use bellows_kernels::attention::{Settings, Visible, attention};
 use bellows_kernels::rope::rotate;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -49,12 +49,27 @@ impl Attention {
 
     /// `x`: `[batch · time, hidden]`, normalised, whose queries read `keys`; these end with its own.
     /// Returns the same shape.
-    pub fn forward(&self, x: Tensor<2>, keys: Keys, input: &Input, mask: Tensor<4>) -> Tensor<2> {
-        let (query, scale, output) = match self {
-            Attention::Gqa(layer) => (layer.queries(x, input), layer.scale, &layer.o_proj),
-            Attention::Mla(layer) => (layer.queries(x, input), layer.scale, &layer.o_proj),
+    pub fn forward(&self, x: Tensor<2>, keys: Keys, input: &Input, visible: &Visible) -> Tensor<2> {
+        let (query, scale, output, numerics) = match self {
+            Attention::Gqa(layer) => (
+                layer.queries(x, input),
+                layer.scale,
+                &layer.o_proj,
+                layer.numerics,
+            ),
+            Attention::Mla(layer) => (
+                layer.queries(x, input),
+                layer.scale,
+                &layer.o_proj,
+                layer.numerics,
+            ),
         };
-        let y = attention(query, keys.key, keys.value, mask, scale);
+        let settings = Settings {
+            kernels: numerics.kernels,
+            compute: numerics.compute,
+            tier: None,
+        };
+        let y = attention(query, keys.key, keys.value, visible, scale, settings);
         let [batch, heads, time, width] = y.dims();
         output.forward(y.swap_dims(1, 2).reshape([batch * time, heads * width]))
     }

@@ -94,11 +94,11 @@ impl DecoderLayer {
         input: &Input,
         choices: &mut Choices<'_>,
     ) -> (Stream, Vec<Routing>) {
-        let mask = match (&input.sliding_mask, self.slides) {
-            (Some(mask), true) => mask.clone(),
-            _ => input.full_mask.clone(),
+        let visible = match (&input.sliding, self.slides) {
+            (Some(visible), true) => visible,
+            _ => &input.full,
         };
-        let attended = self.self_attn.forward(normed, keys, input, mask);
+        let attended = self.self_attn.forward(normed, keys, input, visible);
         let (residual, normed) = self.post_attention_layernorm.forward_stream(Stream {
             residual,
             update: Some(attended),

@@ -152,7 +152,7 @@ impl MixtureOfExperts {
         Settings {
             kernels: self.numerics.kernels,
             compute: self.numerics.compute,
-            recompute: false,
+            recompute: self.numerics.recompute_experts,
         }
     }
 

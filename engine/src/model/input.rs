@@ -1,8 +1,8 @@
-//! A batch as the decoder wants it: ids, rotations and masks on the device.
+//! A batch as the decoder wants it: ids, rotations and who sees whom, on the device.
 
 use std::ops::Range;
 
-use bellows_kernels::attention::HIDDEN;
+use bellows_kernels::attention::Visible;
 use bellows_kernels::rope::Rotation;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -18,7 +18,8 @@ pub struct Sequences {
     pub time: usize,
     /// Token ids `[batch · time]`.
     pub ids: Vec<i32>,
-    /// Document of each token; tokens of different documents don't see each other.
+    /// Document of each token; tokens of different documents don't see each other. A document is
+    /// a run of tokens with one number: where the number changes, another begins.
     pub documents: Option<Vec<u32>>,
     /// Position of each token; absent: 0, 1, 2, … in each row.
     pub positions: Option<Vec<i32>>,
@@ -96,22 +97,22 @@ pub struct Input {
     pub ids: Tensor<1, Int>,
     /// Cosines and sines of the tokens' positions.
     pub rotation: Rotation,
-    /// Mask of layers that see every earlier token `[batch or 1, 1, time, past + time]`.
-    pub full_mask: Tensor<4>,
-    /// Mask of sliding-window layers, where the model has any.
-    pub sliding_mask: Option<Tensor<4>>,
+    /// What layers see that see every earlier token of a document.
+    pub full: Visible,
+    /// What sliding-window layers see, where the model has any.
+    pub sliding: Option<Visible>,
 }
 
 impl Input {
     /// Uploads `sequences`, `past` tokens of which are in a [`Cache`] already (documents and a
     /// past together have no use and are not combined).
     pub fn new(config: &ModelConfig, sequences: &Sequences, past: usize, device: &Device) -> Self {
-        let seen = Seen::of(sequences, past, sequences.documents.as_deref());
-        Self::upload(config, sequences, &seen, device)
+        let documents = sequences.documents.as_deref();
+        let starts = documents.map(|documents| starts(documents, sequences.time, 0));
+        Self::upload(config, sequences, past, starts, device)
     }
 
-    /// Uploads `part` of `sequences`, to be read after the tokens before it in its rows: its masks
-    /// are as wide as the keys up to its end.
+    /// Uploads `part` of `sequences`, to be read after the tokens before it in its rows.
     pub fn part(config: &ModelConfig, sequences: &Sequences, part: &Part, device: &Device) -> Self {
         let time = sequences.time;
         let own = Sequences {
@@ -124,24 +125,31 @@ impl Input {
                 .as_ref()
                 .map(|positions| part.of(positions, time)),
         };
-        let up_to_end = Part {
-            tokens: 0..part.tokens.end,
-            ..part.clone()
-        };
-        let documents = sequences.documents.as_ref();
-        let documents = documents.map(|documents| up_to_end.of(documents, time));
-        let seen = Seen::of(&own, part.tokens.start, documents.as_deref());
-        Self::upload(config, &own, &seen, device)
+        let past = part.tokens.start;
+        let starts = sequences.documents.as_ref().map(|documents| {
+            let up_to_end = Part {
+                tokens: 0..part.tokens.end,
+                ..part.clone()
+            };
+            starts(&up_to_end.of(documents, time), part.tokens.end, past)
+        });
+        Self::upload(config, &own, past, starts, device)
     }
 
-    fn upload(config: &ModelConfig, sequences: &Sequences, seen: &Seen, device: &Device) -> Self {
+    /// `starts`: the first position of each token's document, by row.
+    fn upload(
+        config: &ModelConfig,
+        sequences: &Sequences,
+        past: usize,
+        starts: Option<Vec<i32>>,
+        device: &Device,
+    ) -> Self {
         let device = &device.clone().without_autodiff();
         let Sequences { batch, time, .. } = *sequences;
         let ids = Tensor::from_data(
             TensorData::new(sequences.ids.clone(), [batch * time]),
             device,
         );
-        let past = seen.past;
         let rotation = match &sequences.positions {
             Some(positions) => {
                 rotary::rotation(&config.rope, config.rotary_dim(), positions, batch, device)
@@ -151,6 +159,13 @@ impl Input {
                 rotary::rotation(&config.rope, config.rotary_dim(), &positions, 1, device)
             }
         };
+        let full = Visible {
+            window: None,
+            starts: starts.map(|starts| {
+                let data = TensorData::new(starts, [batch, time]);
+                Tensor::from_data(data, device)
+            }),
+        };
         let slides =
             (0..config.num_hidden_layers).any(|layer| config.layer_window(layer).is_some());
         Self {
@@ -158,58 +173,45 @@ impl Input {
             time,
             ids,
             rotation,
-            full_mask: seen.mask(None, device),
-            sliding_mask: slides.then(|| seen.mask(config.sliding_window, device)),
+            sliding: slides.then(|| Visible {
+                window: config.sliding_window,
+                ..full.clone()
+            }),
+            full,
         }
     }
 }
 
-/// Who may see whom: `time` queries a row, after `past` tokens.
-struct Seen<'a> {
-    rows: usize,
-    past: usize,
-    time: usize,
-    /// Document of each token, those of the past included where they are in this batch.
-    documents: Option<&'a [u32]>,
-}
-
-impl<'a> Seen<'a> {
-    fn of(sequences: &Sequences, past: usize, documents: Option<&'a [u32]>) -> Self {
-        Self {
-            rows: documents.map_or(1, |_| sequences.batch),
-            past,
-            time: sequences.time,
-            documents,
-        }
-    }
-
-    fn mask(&self, window: Option<usize>, device: &Device) -> Tensor<4> {
-        let Self {
-            rows, past, time, ..
-        } = *self;
-        let length = past + time;
-        let window = window.unwrap_or(usize::MAX);
-        let mut values = vec![HIDDEN; rows * time * length];
-        for row in 0..rows {
-            let documents = self
-                .documents
-                .map(|documents| &documents[row * length..(row + 1) * length]);
-            for query in 0..time {
-                let at = (row * time + query) * length;
-                let last = past + query;
-                let first = (last + 1).saturating_sub(window);
-                match documents {
-                    None => values[at + first..=at + last].fill(0.0),
-                    Some(documents) => {
-                        for key in first..=last {
-                            if documents[key] == documents[last] {
-                                values[at + key] = 0.0;
-                            }
-                        }
-                    }
-                }
+/// Where the document of each token begins, for tokens from `from` on of rows of `time` tokens.
+fn starts(documents: &[u32], time: usize, from: usize) -> Vec<i32> {
+    let mut starts = Vec::new();
+    for row in documents.chunks(time.max(1)) {
+        let mut start = 0;
+        for (at, &document) in row.iter().enumerate() {
+            if at > 0 && document != row[at - 1] {
+                start = at;
+            }
+            if at >= from {
+                starts.push(start as i32);
             }
         }
-        Tensor::from_data(TensorData::new(values, [rows, 1, time, length]), device)
+    }
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_starts_where_its_number_changes_and_rows_are_apart() {
+        // The second row begins with the document number that the first one ends with.
+        let documents = [0, 0, 1, 1, 1, 3, 4, 4];
+        assert_eq!(starts(&documents, 4, 0), [0, 0, 2, 2, 0, 1, 2, 2]);
+    }
+
+    #[test]
+    fn a_chunk_knows_where_a_document_before_it_began() {
+        assert_eq!(starts(&[0, 7, 7, 7, 9, 9], 6, 3), [1, 4, 4]);
     }
 }

@@ -39,7 +39,9 @@ impl Linear {
 
     /// `x`: `[rows, in]`; returns `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let Numerics { kernels, compute } = self.numerics;
+        let Numerics {
+            kernels, compute, ..
+        } = self.numerics;
         let y = linear(x, self.weight.val(), compute, kernels);
         match &self.bias {
             Some(bias) => y.add(bias.val().unsqueeze()),

@@ -43,7 +43,7 @@ pub struct MultiHeadLatentAttention {
     #[module(skip)]
     pub(super) scale: f64,
     #[module(skip)]
-    numerics: Numerics,
+    pub(super) numerics: Numerics,
 }
 
 impl MultiHeadLatentAttention {

@@ -9,6 +9,8 @@ use bellows_kernels::{Compute, Kernels};
 pub struct Numerics {
     /// Which implementation computes each family of operations.
     pub kernels: Kernels,
-    /// The type in which linear projections and experts store and multiply their operands.
+    /// The type in which linear projections, attention and experts store and multiply their operands.
     pub compute: Compute,
+    /// Compute the experts' pre-activations again in backward instead of keeping them.
+    pub recompute_experts: bool,
 }

@@ -4,7 +4,7 @@
 use bellows_engine::config::{
     AttentionKind, LayerType, ModelConfig, ModelType, QkNorm, RopeConfig, ScoringFunc, TopkMethod,
 };
-use bellows_engine::model::{Decoder, Init};
+use bellows_engine::model::{Decoder, Init, Numerics};
 use burn::tensor::Device;
 
 /// Token ids are below this.
@@ -155,7 +155,13 @@ pub fn all() -> Vec<ModelConfig> {
 /// A model with weights large enough that attention and routers decide something. On an autodiff
 /// device.
 pub fn build(config: &ModelConfig, device: &Device) -> Decoder {
+    build_with(config, Numerics::default(), device)
+}
+
+/// The same, computing as `numerics` says.
+pub fn build_with(config: &ModelConfig, numerics: Numerics, device: &Device) -> Decoder {
     config.validate().expect("a valid model");
     let device = device.clone().autodiff();
-    Decoder::new(&mut Init::random(&device, 17, 0.4), config)
+    let mut init = Init::random(&device, 17, 0.4).with_numerics(numerics);
+    Decoder::new(&mut init, config)
 }

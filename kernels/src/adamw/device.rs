@@ -41,7 +41,7 @@ fn workgroup_sum(value: f32) -> f32 {
 
 /// Of every chunk the sum of squares of `scale · gradient`, and how many elements are not finite:
 /// two words from `2 · offset` on. `starts`: first workgroup of each tensor, and their number.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn squares(
     gradients: &Sequence<Box<[f32]>>,
     starts: &Sequence<u32>,
@@ -85,7 +85,7 @@ pub fn squares(
 
 /// The step's outcome of all chunks' sums; one workgroup. `limit`: the norm that gradients are
 /// scaled down to, with `clip`. `scale`: as for [`squares()`].
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn conclude(
     partial: &[f32],
     outcome: &mut [f32],
@@ -127,7 +127,7 @@ pub fn conclude(
 
 /// One AdamW update in place, or nothing where the step is not applied. `decays`: factor on each
 /// parameter before its update.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn update(
     parameters: &mut Sequence<Box<[f32]>>,
     gradients: &Sequence<Box<[f32]>>,

@@ -11,7 +11,7 @@ use cubecl::prelude::{CubeDim, SequenceArg};
 
 use super::device::{self, CHUNK, OUTCOME, UNITS};
 use super::{Moments, Parameter, Step};
-use crate::gpu::{arg, contiguous, count, empty, grid, primitive, tensor};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch, primitive, tensor};
 
 /// Most tensors of one launch: enough that launches cost little, few enough that a kernel's
 /// branches do.
@@ -42,7 +42,7 @@ fn conclude(gradients: &[CubeTensor], loss_scale: f64, limit: Option<f64>) -> Cu
         // SAFETY: a workgroup reads its chunk below its tensor's length and writes its two words;
         // workgroups beyond the last write none.
         unsafe {
-            device::squares::launch_unchecked(
+            launch!(device::squares(
                 &like.client,
                 grid(cubes),
                 CubeDim::new_1d(UNITS as u32),
@@ -51,13 +51,13 @@ fn conclude(gradients: &[CubeTensor], loss_scale: f64, limit: Option<f64>) -> Cu
                 arg(&partial, 1),
                 offset as u32,
                 scale,
-            );
+            ));
         }
         offset += cubes;
     }
     // SAFETY: reads `partial` below its length, writes the words of `outcome`.
     unsafe {
-        device::conclude::launch_unchecked(
+        launch!(device::conclude(
             &like.client,
             grid(1),
             CubeDim::new_1d(UNITS as u32),
@@ -66,7 +66,7 @@ fn conclude(gradients: &[CubeTensor], loss_scale: f64, limit: Option<f64>) -> Cu
             scale,
             limit.unwrap_or_default() as f32,
             limit.is_some(),
-        );
+        ));
     }
     outcome
 }
@@ -103,7 +103,7 @@ pub fn update(
         // SAFETY: a workgroup reads and writes its chunk below the gradient's length, which is
         // that of its parameter and moments.
         unsafe {
-            device::update::launch_unchecked(
+            launch!(device::update(
                 &outcome.client,
                 grid(cubes),
                 CubeDim::new_1d(UNITS as u32),
@@ -121,7 +121,7 @@ pub fn update(
                 step.eps as f32,
                 (step.learning_rate / correction1) as f32,
                 correction2.sqrt() as f32,
-            );
+            ));
         }
     }
     let moments = firsts

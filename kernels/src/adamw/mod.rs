@@ -20,6 +20,7 @@ use burn::tensor::{DType, Tensor};
 
 pub use reference::step;
 
+use crate::calls::{Path, note};
 use crate::host;
 use crate::{Kernels, gpu};
 
@@ -150,6 +151,7 @@ pub fn update(
             } = parameter;
             runs_fused(value, kernels) && runs_fused(gradient, kernels)
         });
+    note("adamw", Path::of(fused));
     if fused {
         let (updated, outcome) = launch::update(parameters, step);
         (updated, Outcome(Found::Device(Box::new(outcome))))

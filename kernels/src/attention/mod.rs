@@ -1,49 +1,212 @@
-//! Masked softmax attention with grouped heads.
+//! Flash attention (arXiv 2205.14135, 2307.08691), forward and backward, on Burn tensors.
 //!
 //! | tensor | shape |
 //! | --- | --- |
 //! | `query` | `[B, heads, T, D]` |
 //! | `key` | `[B, groups, S, D]` |
 //! | `value` | `[B, groups, S, V]` |
-//! | `mask` | `[B or 1, 1, T, S]`, added to the scores: 0 where visible, [`HIDDEN`] where not |
+//! | result | `[B, heads, T, V]` |
 //!
-//! Query head h reads group `h / (heads / groups)`. Attention is causal whatever the mask says: row
-//! t sees at most the first `S − T + t + 1` positions, itself among them, and nothing is computed
-//! for the others. Every row sees at least one position.
-//! Kept for backward, here: the inputs and the probabilities of the positions that may be seen.
+//! `y = softmax(scale · q kᵀ) v` over the keys that a query sees. Query head h reads group
+//! `h / (heads / groups)`. Queries are the last T of S positions, so that some tokens can be read
+//! against all those before them: a chunk of a sequence, or one token against a cache.
+//!
+//! # Who sees whom
+//!
+//! A query sees a run of positions that ends with its own ([`Visible`]): all before it, at most a
+//! window of them, and none before the start of its document, where several are packed into one
+//! sequence. No mask is ever made: the kernels work out the run, and skip the tiles outside.
+//!
+//! # Memory
+//!
+//! Kept for backward: query, key and value in the compute type (in f32 they are the caller's own),
+//! the result (shared with the caller) and a log-sum-exp a row `[B, heads, T]`. Nothing is
+//! `[T, S]`: the kernels hold a tile of scores in registers, the [`reference`](mod@reference) a block of
+//! [`reference::BLOCK`] rows. The result lies in memory as `[B, T, heads, V]`, so that the
+//! projection behind it reads whole rows.
+//!
+//! # Kernels
+//!
+//! Scores are computed a tile at a time and reduced as they come, with the largest score and the
+//! sum of each row carried along; backward computes them again from the log-sum-exps, in one
+//! kernel for the queries' gradient and one for those of keys and values, in which the query heads
+//! of a group are added in order. There are no atomic sums: the same input gives the same bits.
+//! [`Tier`] says which of two implementations runs: plain tiles on any device, or subgroup
+//! cooperative matrices. On the CPU, for widths above [`MAX_WIDTH`] and with
+//! [`Kernels::Reference`], plain tensor operations compute the same.
+//!
+//! # On its own
+//!
+//! ```
+//! use bellows_kernels::attention::{Settings, Visible, attention};
+//! use burn::tensor::{Device, Distribution, Tensor};
+//!
+//! // Any device; on a GPU this runs the kernels, forward and backward.
+//! let device = Device::flex().autodiff();
+//! let normal = Distribution::Normal(0.0, 1.0);
+//! // Two sequences of 48 tokens, 4 query heads in 2 groups, 16 features a head.
+//! let query = Tensor::<4>::random([2, 4, 48, 16], normal, &device).require_grad();
+//! let key = Tensor::<4>::random([2, 2, 48, 16], normal, &device).require_grad();
+//! let value = Tensor::<4>::random([2, 2, 48, 16], normal, &device).require_grad();
+//!
+//! // Causal, at most 32 tokens back.
+//! let visible = Visible::default().within(32);
+//! let y = attention(
+//!     query.clone(),
+//!     key,
+//!     value,
+//!     &visible,
+//!     1.0 / 16f64.sqrt(),
+//!     Settings::default(),
+//! );
+//! assert_eq!(y.dims(), [2, 4, 48, 16]);
+//!
+//! let gradients = y.sum().backward();
+//! assert_eq!(query.grad(&gradients).unwrap().dims(), [2, 4, 48, 16]);
+//! ```
 
+#![allow(
+    clippy::collapsible_if,
+    reason = "a condition of the compiler's and one of the device's are no one condition"
+)]
+
+mod backend;
+mod cooperative;
+mod fused;
+mod launch;
+mod plain;
+mod prepare;
 pub mod reference;
+mod span;
+mod tier;
 
-use burn::tensor::Tensor;
+pub use backend::{AttentionBackend, Rule};
+pub use fused::{Pass, backward, forward};
+pub use tier::{MAX_WIDTH, Tier, Tile, Tiles};
 
+use burn::tensor::{Int, Tensor};
+
+use crate::calls::{Path, note};
 use crate::vjp::custom_vjp;
+use crate::{Compute, Kernels};
 
-/// Added to the score of a hidden position: far below any score, and finite in f32, so that
-/// differences of two of them stay numbers.
+/// A hidden position's score: far below any other, and finite in f32, so that differences of two
+/// of them stay numbers.
 pub const HIDDEN: f32 = -1.0e30;
 
-/// Attention over `key` and `value`, scores multiplied by `scale`; returns `[B, heads, T, V]`.
+/// What a row's largest score is before it has seen a position: below all scores and so far above
+/// [`HIDDEN`] that the exponential of a hidden score relative to it is zero.
+const NOTHING: f32 = -1.0e29;
+
+/// Which positions a query sees, of those up to its own. The default is all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Visible {
+    /// The most, its own included; at least 1. `None`: no limit.
+    pub window: Option<usize>,
+    /// The first position of each query's document `[B or 1, T]`; `None`: 0. It never falls from
+    /// a query to the next and never exceeds the query's own position. On the tensors' device.
+    pub starts: Option<Tensor<2, Int>>,
+}
+
+impl Visible {
+    /// The same, with a window of `positions`.
+    pub fn within(mut self, positions: usize) -> Self {
+        self.window = Some(positions);
+        self
+    }
+
+    /// The same, with documents that start at `starts` `[B or 1, T]`.
+    pub fn after(mut self, starts: Tensor<2, Int>) -> Self {
+        self.starts = Some(starts);
+        self
+    }
+}
+
+/// How [`attention`] computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// Whose kernels.
+    pub kernels: Kernels,
+    /// The type in which queries, keys, values and weights are multiplied; the reference takes
+    /// f32 alone. Sums are f32 in every case.
+    pub compute: Compute,
+    /// Which kernels, and their tiles; `None`: as the device's properties say, which is what all
+    /// but tests and benches want. Cooperative ones that the device does not run are plain ones.
+    pub tier: Option<Tier>,
+}
+
+/// Causal attention of `query` over `key` and `value`, shapes as in the module's table, scores
+/// multiplied by `scale`.
+///
+/// # Panics
+/// If shapes do not fit one another, or `visible` gives a window of 0.
 pub fn attention(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
-    mask: Tensor<4>,
+    visible: &Visible,
     scale: f64,
+    settings: Settings,
 ) -> Tensor<4> {
-    let (q, k, v) = (
-        query.clone().without_autodiff(),
-        key.clone().without_autodiff(),
-        value.clone().without_autodiff(),
-    );
-    let (y, blocks) = reference::forward(
-        q.clone(),
-        k.clone(),
-        v.clone(),
-        mask.without_autodiff(),
-        scale,
-    );
-    custom_vjp([query.into(), key.into(), value.into()], y, move |dy, _| {
-        let (dq, dk, dv) = reference::backward(dy, q, k, v, blocks, scale);
+    let plain = [&query, &key, &value].map(|tensor| tensor.clone().without_autodiff());
+    let tracked = [query.into(), key.into(), value.into()];
+    check(&plain, visible);
+    let [q, k, v] = plain;
+    if let Some(tier) = fused::tier(&q, &k, &v, visible, settings) {
+        note("attention", Path::Kernels(tier.name()));
+        let pass = fused::forward_with(q, k, v, visible, scale, settings.compute, tier);
+        let y = pass.y.clone();
+        return custom_vjp(tracked, y, move |dy, _| {
+            let (dq, dk, dv) = backward(dy, pass);
+            [Some(dq.into()), Some(dk.into()), Some(dv.into())]
+        });
+    }
+    note("attention", Path::Reference);
+    let (y, log_sums) = reference::forward(q.clone(), k.clone(), v.clone(), visible, scale);
+    let kept = reference::Kept {
+        query: q,
+        key: k,
+        value: v,
+        y: y.clone(),
+        log_sums,
+    };
+    let visible = visible.clone();
+    custom_vjp(tracked, y, move |dy, _| {
+        let (dq, dk, dv) = reference::backward(dy, kept, &visible, scale);
         [Some(dq.into()), Some(dk.into()), Some(dv.into())]
     })
+}
+
+fn check([query, key, value]: &[Tensor<4>; 3], visible: &Visible) {
+    let [batch, heads, time, width] = query.dims();
+    let [_, groups, length, value_width] = value.dims();
+    assert_eq!(
+        key.dims(),
+        [batch, groups, length, width],
+        "keys [B, groups, S, D] for queries {:?} and values {:?}",
+        query.dims(),
+        value.dims()
+    );
+    assert_eq!(
+        value.dims(),
+        [batch, groups, length, value_width],
+        "values [B, groups, S, V] for queries {:?}",
+        query.dims()
+    );
+    assert!(
+        groups > 0 && heads.is_multiple_of(groups),
+        "{heads} heads in {groups} groups"
+    );
+    assert!(
+        length >= time,
+        "{time} queries are the last of {length} positions"
+    );
+    assert_ne!(visible.window, Some(0), "a query sees itself");
+    if let Some(starts) = &visible.starts {
+        let [rows, columns] = starts.dims();
+        assert!(
+            (rows == batch || rows == 1) && columns == time,
+            "document starts [{rows}, {columns}] for {batch} sequences of {time} queries"
+        );
+    }
 }

@@ -1,8 +1,9 @@
 //! Attention in plain tensor operations, a block of queries at a time against the keys that they may
 //! see.
 
-use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::{HIDDEN, Visible};
 
 /// Queries of a block. Smaller ones compute less above the diagonal, larger ones multiply better. 64
 /// is a choice between the two, not the outcome of a measurement.
@@ -15,82 +16,178 @@ fn fold(x: Tensor<4>, groups: usize) -> Tensor<4> {
     x.reshape([batch, groups, heads / groups * time, width])
 }
 
-/// First query, queries, and keys seen, of each block.
-fn blocks(time: usize, length: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+/// A block of queries, and the keys that any of them may see.
+struct Block {
+    /// Its first query.
+    start: usize,
+    /// Queries.
+    rows: usize,
+    /// Position of its first query among the keys.
+    position: usize,
+    /// The first key.
+    begin: usize,
+    /// Keys.
+    keys: usize,
+}
+
+fn blocks(time: usize, length: usize, visible: &Visible) -> impl Iterator<Item = Block> {
+    let window = visible.window.unwrap_or(usize::MAX);
     (0..time).step_by(BLOCK).map(move |start| {
         let rows = BLOCK.min(time - start);
-        (start, rows, length - time + start + rows)
+        let position = length - time + start;
+        let begin = (position + 1).saturating_sub(window);
+        Block {
+            start,
+            rows,
+            position,
+            begin,
+            keys: position + rows - begin,
+        }
     })
 }
 
-/// Returns the result `[B, heads, T, V]` and the probabilities of each block of queries,
-/// `[B, heads, rows, keys seen]`.
+impl Block {
+    /// Its rows of a tensor `[.., .., time, ..]`.
+    fn rows(&self, of: &Tensor<4>) -> Tensor<4> {
+        of.clone().narrow(2, self.start, self.rows)
+    }
+
+    /// The keys or values that it may see.
+    fn seen(&self, of: &Tensor<4>) -> Tensor<4> {
+        of.clone().narrow(2, self.begin, self.keys)
+    }
+
+    /// What is added to its scores `[B or 1, 1, rows, keys]`: 0, or [`HIDDEN`].
+    fn mask(&self, visible: &Visible, device: &Device) -> Tensor<4> {
+        let batch = visible.starts.as_ref().map_or(1, |starts| starts.dims()[0]);
+        let shape = [batch, 1, self.rows, self.keys];
+        let range = |from: usize, count: usize| {
+            Tensor::<1, Int>::arange(from as i64..(from + count) as i64, device)
+        };
+        let own = range(self.position, self.rows).reshape([1, 1, self.rows, 1]);
+        let keys = range(self.begin, self.keys)
+            .reshape([1, 1, 1, self.keys])
+            .expand(shape);
+        let mut hidden = keys.clone().greater(own.clone().expand(shape));
+        if let Some(window) = visible.window {
+            let last_hidden = own.sub_scalar(window as i64).expand(shape);
+            hidden = hidden.bool_or(keys.clone().lower_equal(last_hidden));
+        }
+        if let Some(starts) = &visible.starts {
+            let starts = starts.clone().narrow(1, self.start, self.rows);
+            let starts = starts.reshape([batch, 1, self.rows, 1]).expand(shape);
+            hidden = hidden.bool_or(keys.lower(starts));
+        }
+        hidden.float().mul_scalar(HIDDEN)
+    }
+
+    /// Its scores `[B, heads, rows, keys]`.
+    fn scores(
+        &self,
+        query: &Tensor<4>,
+        key: &Tensor<4>,
+        visible: &Visible,
+        scale: f64,
+    ) -> Tensor<4> {
+        let [batch, heads, _, _] = query.dims();
+        let groups = key.dims()[1];
+        fold(self.rows(query).mul_scalar(scale), groups)
+            .matmul(self.seen(key).swap_dims(2, 3))
+            .reshape([batch, heads, self.rows, self.keys])
+            .add(self.mask(visible, &query.device()))
+    }
+
+    /// Adds a part to the rows of its keys.
+    fn add(&self, sum: Tensor<4>, part: Tensor<4>) -> Tensor<4> {
+        let [batch, groups, length, width] = sum.dims();
+        if self.keys == length {
+            return sum.add(part);
+        }
+        let added = self.seen(&sum).add(part);
+        let keys = self.begin..self.begin + self.keys;
+        sum.slice_assign([0..batch, 0..groups, keys, 0..width], added)
+    }
+}
+
+/// Returns the result `[B, heads, T, V]` and the log-sum-exp of each row's scores
+/// `[B, heads, T, 1]`.
 pub fn forward(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
-    mask: Tensor<4>,
+    visible: &Visible,
     scale: f64,
-) -> (Tensor<4>, Vec<Tensor<4>>) {
+) -> (Tensor<4>, Tensor<4>) {
     let [batch, heads, time, _] = query.dims();
     let [_, groups, length, value_width] = value.dims();
-    let (mut outputs, mut kept) = (Vec::new(), Vec::new());
-    for (start, rows, seen) in blocks(time, length) {
-        let rows_mask = mask.clone().narrow(2, start, rows).narrow(3, 0, seen);
-        let rows_query = query.clone().narrow(2, start, rows).mul_scalar(scale);
-        let scores = fold(rows_query, groups)
-            .matmul(key.clone().narrow(2, 0, seen).swap_dims(2, 3))
-            .reshape([batch, heads, rows, seen])
-            .add(rows_mask);
-        let probabilities = softmax(scores, 3);
-        let y = fold(probabilities.clone(), groups).matmul(value.clone().narrow(2, 0, seen));
-        outputs.push(y.reshape([batch, heads, rows, value_width]));
-        kept.push(probabilities);
+    let (mut outputs, mut log_sums) = (Vec::new(), Vec::new());
+    for block in blocks(time, length, visible) {
+        let scores = block.scores(&query, &key, visible, scale);
+        let largest = scores.clone().max_dim(3);
+        let weights = scores.sub(largest.clone()).exp();
+        let total = weights.clone().sum_dim(3);
+        let y = fold(weights, groups).matmul(block.seen(&value));
+        let y = y.reshape([batch, heads, block.rows, value_width]);
+        outputs.push(y.div(total.clone()));
+        log_sums.push(largest.add(total.log()));
     }
-    (Tensor::cat(outputs, 2), kept)
+    (Tensor::cat(outputs, 2), Tensor::cat(log_sums, 2))
 }
 
-/// Gradients of query, key and value from that of the result; `probabilities` as `forward` gave
-/// them.
+/// What the backward pass needs besides the result's gradient.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// `[B, heads, T, D]`.
+    pub query: Tensor<4>,
+    /// `[B, groups, S, D]`.
+    pub key: Tensor<4>,
+    /// `[B, groups, S, V]`.
+    pub value: Tensor<4>,
+    /// The result `[B, heads, T, V]`.
+    pub y: Tensor<4>,
+    /// As [`forward`] gave them.
+    pub log_sums: Tensor<4>,
+}
+
+/// Gradients of query, key and value from that of the result.
 pub fn backward(
     dy: Tensor<4>,
-    query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
-    probabilities: Vec<Tensor<4>>,
+    kept: Kept,
+    visible: &Visible,
     scale: f64,
 ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    let Kept {
+        query,
+        key,
+        value,
+        y,
+        log_sums,
+    } = kept;
     let [batch, heads, time, width] = query.dims();
     let [_, groups, length, value_width] = value.dims();
     let device = query.device();
     let mut dkey = Tensor::<4>::zeros([batch, groups, length, width], &device);
     let mut dvalue = Tensor::<4>::zeros([batch, groups, length, value_width], &device);
     let mut dqueries = Vec::new();
-    let add = |sum: Tensor<4>, part: Tensor<4>, seen: usize| {
-        if seen == length {
-            return sum.add(part);
-        }
-        let head = sum.clone().narrow(2, 0, seen).add(part);
-        Tensor::cat(vec![head, sum.narrow(2, seen, length - seen)], 2)
-    };
-    for ((start, rows, seen), p) in blocks(time, length).zip(probabilities) {
-        let dy = fold(dy.clone().narrow(2, start, rows), groups);
-        let seen_value = value.clone().narrow(2, 0, seen);
-        let part = fold(p.clone(), groups).swap_dims(2, 3).matmul(dy.clone());
-        dvalue = add(dvalue, part, seen);
-        let dp = dy
-            .matmul(seen_value.swap_dims(2, 3))
-            .reshape([batch, heads, rows, seen]);
-        // Softmax backward: P ⊙ (dP − Σ P ⊙ dP), the sum over the row.
-        let weighted = p.clone().mul(dp);
-        let row = weighted.clone().sum_dim(3);
-        let dscores = fold(weighted.sub(p.mul(row)).mul_scalar(scale), groups);
-        let dquery = dscores.clone().matmul(key.clone().narrow(2, 0, seen));
-        dqueries.push(dquery.reshape([batch, heads, rows, width]));
+    let inner = dy.clone().mul(y).sum_dim(3);
+    for block in blocks(time, length, visible) {
+        let scores = block.scores(&query, &key, visible, scale);
+        let weights = scores.sub(block.rows(&log_sums)).exp();
+        let dy = fold(block.rows(&dy), groups);
+        let part = fold(weights.clone(), groups).swap_dims(2, 3);
+        dvalue = block.add(dvalue, part.matmul(dy.clone()));
+        let dweights = dy
+            .matmul(block.seen(&value).swap_dims(2, 3))
+            .reshape([batch, heads, block.rows, block.keys]);
+        // Softmax backward: P ⊙ (dP − Σ P ⊙ dP), and that sum is Σ dy ⊙ y.
+        let dscores = weights.mul(dweights.sub(block.rows(&inner)));
+        let dscores = fold(dscores.mul_scalar(scale), groups);
+        let dquery = dscores.clone().matmul(block.seen(&key));
+        dqueries.push(dquery.reshape([batch, heads, block.rows, width]));
         let part = dscores
             .swap_dims(2, 3)
-            .matmul(fold(query.clone().narrow(2, start, rows), groups));
-        dkey = add(dkey, part, seen);
+            .matmul(fold(block.rows(&query), groups));
+        dkey = block.add(dkey, part);
     }
     (Tensor::cat(dqueries, 2), dkey, dvalue)
 }

@@ -71,7 +71,7 @@ fn place(row: usize, piece: usize) -> usize {
 /// The next state `[T, H]` and its router's logits `[T, E]`: as each part of a token's sum is
 /// made it is multiplied with that part of the router's weights `[E, H]`. Without rows
 /// (`combined` false) the state is `residual` itself and not written.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn combine_logits<E: Float, N: Size>(
     rows: &[Vector<E, N>],
     positions: &[u32],
@@ -189,7 +189,7 @@ pub(super) fn combine_logits<E: Float, N: Size>(
 
 /// The gradient of a state `[T, H]`: of its rows, of the residual, and through its router
 /// (`dlogits · W`), in that order.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn combine_gradient<E: Float, N: Size>(
     rows: &[Vector<E, N>],
     positions: &[u32],

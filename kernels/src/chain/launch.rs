@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 
 use super::device::{self, TOKENS, UNITS, WIDTH};
 use crate::convert::element;
-use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 use crate::matmul::launch::gradient;
 use crate::matmul::{Access, Groups, Tier};
 use crate::profile::stage;
@@ -71,7 +71,7 @@ pub(super) fn combine_logits(
         "combine with the next logits",
         operations,
         || unsafe {
-            device::combine_logits::launch_unchecked(
+            launch!(device::combine_logits(
                 &sorted.rows.client,
                 grid(tokens.div_ceil(TOKENS)),
                 CubeDim::new_1d(UNITS as u32),
@@ -92,7 +92,7 @@ pub(super) fn combine_logits(
                 true,
                 experts.div_ceil(WIDTH),
                 element(&sorted.rows),
-            );
+            ));
         },
     );
     (state, logits)
@@ -117,7 +117,7 @@ pub(super) fn combine_gradient(
         "combine with the router's gradient",
         operations,
         || unsafe {
-            device::combine_gradient::launch_unchecked(
+            launch!(device::combine_gradient(
                 &sorted.rows.client,
                 grid(tokens.div_ceil(TOKENS) * hidden.div_ceil(WIDTH)),
                 CubeDim::new_1d(UNITS as u32),
@@ -135,7 +135,7 @@ pub(super) fn combine_gradient(
                 sorted.shared(),
                 residual.is_some(),
                 element(&sorted.rows),
-            );
+            ));
         },
     );
     out
@@ -153,7 +153,7 @@ pub(super) fn logits(x: CubeTensor, router: CubeTensor) -> CubeTensor {
     let operations = 2.0 * (tokens * hidden * experts) as f64;
     // SAFETY: as above; what has no part in it is bound and not touched.
     stage(&x, "logits", operations, || unsafe {
-        device::combine_logits::launch_unchecked(
+        launch!(device::combine_logits(
             &x.client,
             grid(tokens.div_ceil(TOKENS)),
             CubeDim::new_1d(UNITS as u32),
@@ -174,7 +174,7 @@ pub(super) fn logits(x: CubeTensor, router: CubeTensor) -> CubeTensor {
             false,
             experts.div_ceil(WIDTH),
             element(&x),
-        );
+        ));
     });
     out
 }

@@ -33,6 +33,7 @@ pub use fused::{ForwardPass, Gradients, backward, forward};
 
 use burn::tensor::Tensor;
 
+use crate::calls::{Path, note};
 use crate::experts::Settings;
 use crate::routing::{Router, Routing};
 
@@ -91,7 +92,9 @@ impl Inputs {
 /// # Panics
 /// As [`route`](crate::routing::route).
 pub fn chain(inputs: Inputs, biases: &[Vec<f32>], rule: &Rule) -> (Tensor<2>, Vec<Routing>) {
-    if fused::computes(&inputs, rule) {
+    let computes = fused::computes(&inputs, rule);
+    note("chain", Path::of(computes));
+    if computes {
         fused::chain(inputs, biases, rule)
     } else {
         reference::chain(inputs, biases, rule)

@@ -4,7 +4,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 /// `to = from`, converted.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn convert<A: Float, B: Float, N: Size>(
     from: &[Vector<A, N>],
     to: &mut [Vector<B, N>],

@@ -13,7 +13,7 @@ use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
 use crate::Compute;
-use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 
 /// Units of a workgroup that goes through elements.
 const UNITS: usize = 256;
@@ -72,7 +72,7 @@ pub(crate) fn convert_primitive(tensor: CubeTensor, dtype: DType) -> CubeTensor 
     let vectors = count(&tensor) / lanes;
     // SAFETY: both buffers hold `vectors` vectors.
     unsafe {
-        device::convert::launch_unchecked(
+        launch!(device::convert(
             &tensor.client,
             grid(vectors.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -81,7 +81,7 @@ pub(crate) fn convert_primitive(tensor: CubeTensor, dtype: DType) -> CubeTensor 
             arg(&out, lanes),
             vectors,
             [element(&tensor), element(&out)],
-        );
+        ));
     }
     out
 }

@@ -15,7 +15,7 @@ const NEGATIVE: u32 = 0x8000_0000;
 /// Loss and log-sum-exp of each row, a workgroup a row; with `with_slopes` also the gradients of
 /// the objective with respect to loss, and to loss and log-sum-exp together, `slopes` `[2, tokens]`.
 /// A label that is neither in the vocabulary nor negative has no loss that is a number.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn row_statistics(
     partials: &[f32],
     targets: &[f32],
@@ -83,7 +83,7 @@ pub(super) fn row_statistics(
 
 /// Turns the exponentials `[rows, width]` of the logits' distances to their part's largest into
 /// the logits' gradients; `width` in vectors, `slopes` as in [`row_statistics`].
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn slopes_in_place<E: Float, N: Size>(
     values: &mut [Vector<E, N>],
     partials: &[f32],
@@ -118,7 +118,7 @@ pub(super) fn slopes_in_place<E: Float, N: Size>(
 }
 
 /// `to` begins with `from` and is zero after it.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn copy_padded<E: Float, N: Size>(
     from: &[Vector<E, N>],
     to: &mut [Vector<E, N>],
@@ -136,7 +136,7 @@ pub(super) fn copy_padded<E: Float, N: Size>(
 }
 
 /// `out[first ..] = Σ parts[part]` of `count` vectors each, always in the same order.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn sum_parts<N: Size>(
     partial: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
@@ -154,7 +154,7 @@ pub(super) fn sum_parts<N: Size>(
 }
 
 /// `values ·= factor / divisor`; touches nothing where that is 1.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn scale_in_place<N: Size>(
     values: &mut [Vector<f32, N>],
     factor: &[f32],

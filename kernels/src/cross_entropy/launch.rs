@@ -13,7 +13,7 @@ use super::device::{self, UNITS};
 use super::plan::{Plan, Shape, TileShape, stride};
 use super::product::{self, SizesLaunch};
 use crate::convert::{convert_primitive as convert, element};
-use crate::gpu::{MAX_GRID, arg, contiguous, count, empty, grid};
+use crate::gpu::{MAX_GRID, arg, contiguous, count, empty, grid, launch};
 use crate::matmul::launch::gradient;
 use crate::matmul::{Access, Groups, Tier};
 use crate::profile::stage;
@@ -165,7 +165,7 @@ impl Call {
         // beyond are no tile's.
         stage(x, "logits", self.operations(chunk), || unsafe {
             match self.tier {
-                Tier::Plain { edge } => product::statistics_plain::launch_unchecked(
+                Tier::Plain { edge } => launch!(product::statistics_plain(
                     &x.client,
                     self.cubes(chunk),
                     CubeDim::new_1d((edge * edge / 64) as u32),
@@ -180,9 +180,9 @@ impl Call {
                     out.is_some(),
                     edge,
                     [element(x), element(&self.head), element(&unwritten)],
-                ),
+                )),
                 Tier::Cooperative(tile) => {
-                    product::statistics_cooperative::launch_unchecked(
+                    launch!(product::statistics_cooperative(
                         &x.client,
                         self.cubes(chunk),
                         CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
@@ -196,7 +196,7 @@ impl Call {
                         out.is_some(),
                         tile,
                         element(x),
-                    );
+                    ));
                 }
             }
         });
@@ -215,7 +215,7 @@ impl Call {
         // SAFETY: as above.
         stage(x, "gradient of logits", self.operations(chunk), || unsafe {
             match self.tier {
-                Tier::Plain { edge } => product::slopes_plain::launch_unchecked(
+                Tier::Plain { edge } => launch!(product::slopes_plain(
                     &x.client,
                     self.cubes(chunk),
                     CubeDim::new_1d((edge * edge / 64) as u32),
@@ -229,8 +229,8 @@ impl Call {
                     self.sizes(chunk),
                     edge,
                     [element(x), element(&self.head), element(out)],
-                ),
-                Tier::Cooperative(tile) => product::slopes_cooperative::launch_unchecked(
+                )),
+                Tier::Cooperative(tile) => launch!(product::slopes_cooperative(
                     &x.client,
                     self.cubes(chunk),
                     CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
@@ -243,7 +243,7 @@ impl Call {
                     self.sizes(chunk),
                     tile,
                     element(x),
-                ),
+                )),
             }
         });
     }
@@ -257,7 +257,7 @@ fn padded(head: &CubeTensor, rows: usize) -> CubeTensor {
     let vectors = count(&out) / lanes;
     // SAFETY: both lengths are the kernel's.
     unsafe {
-        device::copy_padded::launch_unchecked(
+        launch!(device::copy_padded(
             &head.client,
             grid(vectors.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -267,7 +267,7 @@ fn padded(head: &CubeTensor, rows: usize) -> CubeTensor {
             count(head) / lanes,
             vectors,
             element(head),
-        );
+        ));
     }
     out
 }
@@ -300,7 +300,7 @@ impl Rows {
     ) {
         // SAFETY: a workgroup a row of the chunk.
         stage(partials, "softmax", 0.0, || unsafe {
-            device::row_statistics::launch_unchecked(
+            launch!(device::row_statistics(
                 &partials.client,
                 grid(chunk.len()),
                 CubeDim::new_1d(UNITS as u32),
@@ -318,7 +318,7 @@ impl Rows {
                 settings.loss_scale as f32,
                 settings.z_loss as f32,
                 weights.is_some(),
-            );
+            ));
         });
     }
 
@@ -334,7 +334,7 @@ impl Rows {
         let tile = tile_of(call.tier);
         // SAFETY: rows of the chunk alone, each `width` vectors.
         stage(logits, "softmax", 0.0, || unsafe {
-            device::slopes_in_place::launch_unchecked(
+            launch!(device::slopes_in_place(
                 &logits.client,
                 grid((chunk.len() * width).div_ceil(UNITS)),
                 CubeDim::new_1d(UNITS as u32),
@@ -350,7 +350,7 @@ impl Rows {
                 call.plan.parts,
                 tile.columns / tile.parts,
                 element(logits),
-            );
+            ));
         });
     }
 }
@@ -415,7 +415,7 @@ impl Sums {
             let vectors = chunk.len() * hidden / lanes;
             // SAFETY: the chunk's rows of every part, and as many of the result.
             unsafe {
-                device::sum_parts::launch_unchecked(
+                launch!(device::sum_parts(
                     &slopes.client,
                     grid(vectors.div_ceil(UNITS)),
                     CubeDim::new_1d(UNITS as u32),
@@ -425,7 +425,7 @@ impl Sums {
                     chunk.start * hidden / lanes,
                     vectors,
                     call.plan.splits,
-                );
+                ));
             }
         });
         stage(slopes, "gradient of head", operations, || {
@@ -528,7 +528,7 @@ pub(super) fn scale(gradient: CubeTensor, factor: CubeTensor, divisor: f64) -> C
         .clamp(1, MAX_SCALE);
     // SAFETY: the kernel checks its place against the length.
     unsafe {
-        device::scale_in_place::launch_unchecked(
+        launch!(device::scale_in_place(
             &gradient.client,
             grid(cubes),
             CubeDim::new_1d(UNITS as u32),
@@ -537,7 +537,7 @@ pub(super) fn scale(gradient: CubeTensor, factor: CubeTensor, divisor: f64) -> C
             arg(&factor, 1),
             divisor as f32,
             cubes * UNITS,
-        );
+        ));
     }
     gradient
 }

@@ -33,6 +33,7 @@ use burn::tensor::{DType, Int, Tensor};
 
 pub use backend::CrossEntropyBackend;
 
+use crate::calls::{Path, note};
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels, gpu};
 
@@ -343,13 +344,16 @@ pub fn workspace_bytes(
     plan::Plan::new(&shape, tile, settings.workspace, usize::MAX).bytes(&shape)
 }
 
-/// Whether the device's own kernels compute it.
+/// Whether the device's own kernels compute it. Notes who does.
 fn runs_fused(hidden: &Tensor<2>, head: &Tensor<2>, settings: &Settings) -> bool {
     let held = |tensor: &Tensor<2>| {
         matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16)
             && !tensor.dims().contains(&0)
     };
-    settings.kernels == Kernels::Fused && gpu::on_cube(hidden) && held(hidden) && held(head)
+    let fused =
+        settings.kernels == Kernels::Fused && gpu::on_cube(hidden) && held(hidden) && held(head);
+    note("cross_entropy", Path::of(fused));
+    fused
 }
 
 /// `gradient`, made with the factor `made_with`, as the factor `dy` `[1]` makes it.

@@ -133,7 +133,7 @@ fn panels(sizes: &Sizes, row: usize, column: usize) -> (Panel, Panel) {
 
 /// Every part's largest logit and sum of exponentials, the labels' logits, and with `store` the
 /// exponentials `[rows, stride]`, zeros past the vocabulary. `parts` of all rows: `[2, rows, parts]`.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn statistics_plain<A: Float, B: Float, O: Float, N: Size>(
     hidden: &[Vector<A, N>],
     head: &[Vector<B, N>],
@@ -239,7 +239,7 @@ pub(super) fn statistics_plain<A: Float, B: Float, O: Float, N: Size>(
 }
 
 /// [`statistics_plain`] with cooperative matrices.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn statistics_cooperative<E: Float>(
     hidden: &[Piece],
     head: &[Piece],
@@ -418,7 +418,7 @@ fn statistics_tile<E: Float, S: MatrixScope>(
 
 /// The gradient of every logit `[rows, stride]`, zeros past the vocabulary, where the log-sum-exps
 /// `[tokens]` are known. `slopes` `[2, tokens]`: of the loss, and of loss and log-sum-exp together.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn slopes_plain<A: Float, B: Float, O: Float, N: Size>(
     hidden: &[Vector<A, N>],
     head: &[Vector<B, N>],
@@ -474,7 +474,7 @@ pub(super) fn slopes_plain<A: Float, B: Float, O: Float, N: Size>(
 }
 
 /// [`slopes_plain`] with cooperative matrices.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn slopes_cooperative<E: Float>(
     hidden: &[Piece],
     head: &[Piece],

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 /// The router's weight of every sorted row: 1 for shared experts, 0 for rows that nothing uses.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn row_weights(
     weights: &[f32],
     slots: &[u32],
@@ -27,7 +27,7 @@ pub(super) fn row_weights(
 
 /// Sums a token's rows: `out[t] = Σ w · rows[position] (+ shared rows) (+ residual[t])`, in the
 /// order of the choices.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn combine<E: Float, N: Size>(
     rows: &[Vector<E, N>],
     positions: &[u32],
@@ -73,7 +73,7 @@ pub(super) fn combine<E: Float, N: Size>(
 }
 
 /// The gradient of each slot's weight from its shares; 0 for dropped slots.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub(super) fn weight_gradient(
     shares: &[f32],
     positions: &[u32],

@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 use super::device;
 use crate::Compute;
 use crate::convert::{convert_primitive as convert, element};
-use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 use crate::matmul::launch::{
     Stacked, gradient, rows, share_count, swiglu_rows, swiglu_rows_backward,
 };
@@ -160,7 +160,7 @@ pub(super) fn combine(
     };
     // SAFETY: positions are rows or past them, which the kernel checks.
     stage(rows, "combine", 0.0, || unsafe {
-        device::combine::launch_unchecked(
+        launch!(device::combine(
             &rows.client,
             grid((tokens * width).div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -178,7 +178,7 @@ pub(super) fn combine(
             how.weighted,
             how.residual,
             element(rows),
-        );
+        ));
     });
     out
 }
@@ -242,7 +242,7 @@ pub(super) fn rows_backward(
     let shares = empty(&dy, [share_count, groups.rows.max(1)], DType::F32);
     // SAFETY: the kernel checks rows and slots.
     unsafe {
-        device::row_weights::launch_unchecked(
+        launch!(device::row_weights(
             &dy.client,
             grid(groups.rows.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -251,7 +251,7 @@ pub(super) fn rows_backward(
             arg(&row_weights, 1),
             slots,
             groups.rows,
-        );
+        ));
     }
     let down = ready.down();
     let operations = ready.operations(inner);
@@ -272,7 +272,7 @@ pub(super) fn rows_backward(
     let dweights = empty(&dy, [ready.tokens, ready.top_k], DType::F32);
     // SAFETY: the kernel checks slots, and positions past the slots.
     unsafe {
-        device::weight_gradient::launch_unchecked(
+        launch!(device::weight_gradient(
             &dy.client,
             grid(slots.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
@@ -282,7 +282,7 @@ pub(super) fn rows_backward(
             slots,
             groups.rows,
             share_count,
-        );
+        ));
     }
     drop((shares, row_weights));
     let dx_rows = ready.rows(hidden);

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 
+use crate::calls::{Path, note};
 use crate::routing::Plan;
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
@@ -70,7 +71,9 @@ pub fn experts(
         down: down.clone().without_autodiff(),
     };
     let tracked = [x.into(), weights.into(), gate_up.into(), down.into()];
-    if fused::computes(&inputs.x, settings.kernels) {
+    let computes = fused::computes(&inputs.x, settings.kernels);
+    note("experts", Path::of(computes));
+    if computes {
         let plan = plan.clone();
         let pass = forward(&inputs, &plan, None, settings);
         let kept = pass.kept;
@@ -127,7 +130,9 @@ pub fn experts_into(
     };
     let tracked = [x.into(), weights.into()];
     let sums = sums.clone();
-    if fused::computes(&inputs.x, settings.kernels) {
+    let computes = fused::computes(&inputs.x, settings.kernels);
+    note("experts", Path::of(computes));
+    if computes {
         let plan = plan.clone();
         let pass = forward(&inputs, &plan, None, settings);
         let kept = pass.kept;

@@ -11,6 +11,23 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::MemoryScope;
 use cubecl::prelude::{BufferArg, CubeCount};
 
+use crate::memcheck;
+
+/// Launches a kernel, `launch!(kernel(client, grid, units, arguments…))`: without bounds checks of
+/// CubeCL's unless a [memory check](crate::memcheck) asks for them; counted. Unsafe as the kernel's
+/// `launch_unchecked` is.
+macro_rules! launch {
+    ($($kernel:ident)::+ ($($argument:tt)*)) => {{
+        $crate::profile::launched();
+        if $crate::memcheck::checks_bounds() {
+            $($kernel)::+::launch($($argument)*)
+        } else {
+            $($kernel)::+::launch_unchecked($($argument)*)
+        }
+    }};
+}
+pub(crate) use launch;
+
 /// Workgroups that WebGPU takes in one dimension of a dispatch.
 pub const MAX_GRID: usize = 65_535;
 
@@ -50,12 +67,20 @@ pub fn tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D> {
 
 /// Memory of `shape` on the device of `like`, its content undefined.
 pub fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
-    let fresh = empty_device_contiguous_dtype(
-        like.client.clone(),
-        like.device.clone(),
-        Shape::from(shape.to_vec()),
-        dtype,
-    );
+    let shape = Shape::from(shape.to_vec());
+    let bytes = shape.num_elements() * dtype.size();
+    let fresh = match memcheck::buffer(&like.client, bytes) {
+        Some(guarded) => CubeTensor::new_contiguous(
+            like.client.clone(),
+            like.device.clone(),
+            shape,
+            guarded,
+            dtype,
+        ),
+        None => {
+            empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
+        }
+    };
     crate::peak::note(|| {
         let report = fresh.client.memory_report(MemoryScope::Device);
         report.usage().bytes_in_use

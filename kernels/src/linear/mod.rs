@@ -19,6 +19,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Cube, Dispatch, DispatchTensorKind, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::calls::{Path, note};
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
 
@@ -70,6 +71,13 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, compute: Compute, kernels: Kernel
             DispatchTensorKind::Cube(_) => launch::takes(&x.device(), compute, inputs, outputs),
             _ => false,
         };
+    let path = match (fused, kernels) {
+        (true, _) => Path::Kernels("cooperative matrices"),
+        // The rule above, not a want of kernels.
+        (false, Kernels::Fused) => Path::Burn("matrix multiply"),
+        (false, Kernels::Reference) => Path::Reference,
+    };
+    note("linear", path);
     if !fused {
         return x.matmul(weight.transpose());
     }

@@ -12,9 +12,9 @@ use super::strips::{part_column, spill, spot};
 use super::tile::{Scope, Tile};
 use super::{Access, Four, Groups, Panel, Tier, plain};
 use crate::convert::element;
-use crate::gpu::{arg, grid};
+use crate::gpu::{arg, grid, launch};
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn gradient_plain<A: Float, B: Float, N: Size>(
     a: &[Vector<A, N>],
     b: &[Vector<B, N>],
@@ -88,7 +88,7 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
     }
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn gradient_cooperative<E: Float>(
     a: &[Piece],
     b: &[Piece],
@@ -224,7 +224,7 @@ pub(crate) fn gradient(
         match tier {
             Tier::Plain { edge } => {
                 let lanes = lanes(&[a_stride, width]);
-                gradient_plain::launch_unchecked(
+                launch!(gradient_plain(
                     &a.client,
                     grid(cubes),
                     CubeDim::new_1d((edge * edge / 64) as u32),
@@ -243,9 +243,9 @@ pub(crate) fn gradient(
                     accumulate,
                     edge,
                     [element(a), element(b)],
-                );
+                ));
             }
-            Tier::Cooperative(tile) => gradient_cooperative::launch_unchecked(
+            Tier::Cooperative(tile) => launch!(gradient_cooperative(
                 &a.client,
                 grid(cubes),
                 CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
@@ -263,7 +263,7 @@ pub(crate) fn gradient(
                 accumulate,
                 tile,
                 element(a),
-            ),
+            )),
         }
     }
 }

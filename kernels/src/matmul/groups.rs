@@ -4,7 +4,7 @@ use burn::backend::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use crate::gpu::{arg, count, empty, grid};
+use crate::gpu::{arg, count, empty, grid, launch};
 
 /// Rows sorted by group.
 ///
@@ -48,7 +48,7 @@ impl Groups {
         let token_of = empty(offsets, [rows.max(1)], DType::I32);
         // SAFETY: every index is below the length of its buffer, as the kernels' checks say.
         unsafe {
-            tile_kernel::launch_unchecked(
+            launch!(tile_kernel(
                 &offsets.client,
                 CubeCount::Static(1, 1, 1),
                 CubeDim::new_1d(256),
@@ -61,8 +61,8 @@ impl Groups {
                 total,
                 tile_count,
                 edge,
-            );
-            token_kernel::launch_unchecked(
+            ));
+            launch!(token_kernel(
                 &offsets.client,
                 grid(rows.div_ceil(256)),
                 CubeDim::new_1d(256),
@@ -72,7 +72,7 @@ impl Groups {
                 rows,
                 tokens,
                 top_k,
-            );
+            ));
         }
         Self {
             count: total,
@@ -91,7 +91,7 @@ impl Groups {
         let tiles = empty(like, [3 * tile_count], DType::I32);
         // SAFETY: as above.
         unsafe {
-            dense_kernel::launch_unchecked(
+            launch!(dense_kernel(
                 &like.client,
                 grid(tile_count.div_ceil(64)),
                 CubeDim::new_1d(64),
@@ -100,7 +100,7 @@ impl Groups {
                 rows,
                 tile_count,
                 edge,
-            );
+            ));
         }
         Self {
             count: 1,
@@ -118,14 +118,14 @@ impl Groups {
         let ranges = empty(like, [2 * parts], DType::I32);
         // SAFETY: as above.
         unsafe {
-            part_kernel::launch_unchecked(
+            launch!(part_kernel(
                 &like.client,
                 grid(parts.div_ceil(64)),
                 CubeDim::new_1d(64),
                 arg(&ranges, 1),
                 rows,
                 parts,
-            );
+            ));
         }
         Self {
             count: parts,
@@ -141,7 +141,7 @@ impl Groups {
 /// A part is a multiple of this, so that tiles of the sum never begin inside a vector.
 const PART_STEP: usize = 32;
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn part_kernel(ranges: &mut [u32], rows: usize, parts: usize) {
     let part = ABSOLUTE_POS;
     if part < parts {
@@ -151,7 +151,7 @@ fn part_kernel(ranges: &mut [u32], rows: usize, parts: usize) {
     }
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn tile_kernel(
     offsets: &[u32],
     ranges: &mut [u32],
@@ -221,7 +221,7 @@ fn tile_kernel(
     }
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn token_kernel(
     slots: &[u32],
     token_of: &mut [u32],
@@ -246,7 +246,7 @@ fn token_kernel(
     }
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn dense_kernel(
     ranges: &mut [u32],
     tiles: &mut [u32],

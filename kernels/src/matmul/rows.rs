@@ -12,9 +12,9 @@ use super::strips::{part_column, spill, spot};
 use super::tile::{Scope, Tile};
 use super::{Access, Four, Groups, Panel, Tier, plain};
 use crate::convert::element;
-use crate::gpu::{arg, grid};
+use crate::gpu::{arg, grid, launch};
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn rows_plain<A: Float, B: Float, O: Float, N: Size>(
     a: &[Vector<A, N>],
     b: &[Vector<B, N>],
@@ -68,7 +68,7 @@ fn rows_plain<A: Float, B: Float, O: Float, N: Size>(
     }
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn rows_cooperative<E: Float, O: Float>(
     a: &[Piece],
     b: &[Piece],
@@ -192,7 +192,7 @@ pub(crate) fn rows(
         match tier {
             Tier::Plain { edge } => {
                 let lanes = lanes(&[depth, width]);
-                rows_plain::launch_unchecked(
+                launch!(rows_plain(
                     &a.client,
                     grid(cubes),
                     CubeDim::new_1d((edge * edge / 64) as u32),
@@ -210,9 +210,9 @@ pub(crate) fn rows(
                     b_access,
                     edge,
                     [element(a), element(&b.buffer), element(out)],
-                );
+                ));
             }
-            Tier::Cooperative(tile) => rows_cooperative::launch_unchecked(
+            Tier::Cooperative(tile) => launch!(rows_cooperative(
                 &a.client,
                 grid(cubes),
                 CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
@@ -229,7 +229,7 @@ pub(crate) fn rows(
                 b_access,
                 tile,
                 [element(a), element(out)],
-            ),
+            )),
         }
     }
 }

@@ -12,9 +12,9 @@ use super::strips::{part_column, spill, spot};
 use super::tile::{Scope, Tile};
 use super::{Access, Four, Groups, Panel, Tier, plain};
 use crate::convert::element;
-use crate::gpu::{arg, grid};
+use crate::gpu::{arg, grid, launch};
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn swiglu_plain<A: Float, B: Float, O: Float, N: Size>(
     x: &[Vector<A, N>],
     gate_up: &[Vector<B, N>],
@@ -75,7 +75,7 @@ fn swiglu_plain<A: Float, B: Float, O: Float, N: Size>(
     }
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn swiglu_cooperative<E: Float>(
     x: &[Piece],
     gate_up: &[Piece],
@@ -191,7 +191,7 @@ pub(crate) fn swiglu_rows(
         match tier {
             Tier::Plain { edge } => {
                 let lanes = lanes(&[depth, inner]);
-                swiglu_plain::launch_unchecked(
+                launch!(swiglu_plain(
                     &x.client,
                     grid(cubes),
                     CubeDim::new_1d((edge * edge / 64) as u32),
@@ -209,9 +209,9 @@ pub(crate) fn swiglu_rows(
                     a_access,
                     edge,
                     [element(x), element(&gate_up.buffer), element(pre)],
-                );
+                ));
             }
-            Tier::Cooperative(tile) => swiglu_cooperative::launch_unchecked(
+            Tier::Cooperative(tile) => launch!(swiglu_cooperative(
                 &x.client,
                 grid(cubes),
                 CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
@@ -228,7 +228,7 @@ pub(crate) fn swiglu_rows(
                 a_access,
                 tile,
                 element(x),
-            ),
+            )),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::strips::{owner, part_column, part_row, spill, spot, strip_start, sync
 use super::tile::{Scope, Tile};
 use super::{Access, Four, Groups, Panel, Tier, plain};
 use crate::convert::element;
-use crate::gpu::{arg, grid};
+use crate::gpu::{arg, grid, launch};
 
 /// The SwiGLU backward of four columns; returns this unit's share of the weight's gradient.
 #[cube]
@@ -44,7 +44,7 @@ fn swiglu_backward<O: Float, N: Size>(
     share.extract(0usize) + share.extract(1usize) + share.extract(2usize) + share.extract(3usize)
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
     dy: &[Vector<A, N>],
     down: &[Vector<B, N>],
@@ -171,7 +171,7 @@ fn read_strip<E: Float>(
     }
 }
 
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 fn backward_cooperative<E: Float>(
     dy: &[Piece],
     down: &[Piece],
@@ -354,7 +354,7 @@ pub(crate) fn swiglu_rows_backward(
         match tier {
             Tier::Plain { edge } => {
                 let lanes = lanes(&[depth, inner]);
-                backward_plain::launch_unchecked(
+                launch!(backward_plain(
                     &dy.client,
                     grid(cubes),
                     CubeDim::new_1d((edge * edge / 64) as u32),
@@ -375,9 +375,9 @@ pub(crate) fn swiglu_rows_backward(
                     a_access,
                     edge,
                     [element(dy), element(&down.buffer), element(pre)],
-                );
+                ));
             }
-            Tier::Cooperative(tile) => backward_cooperative::launch_unchecked(
+            Tier::Cooperative(tile) => launch!(backward_cooperative(
                 &dy.client,
                 grid(cubes),
                 CubeDim::new_2d(tile.subgroup as u32, tile.subgroups as u32),
@@ -397,7 +397,7 @@ pub(crate) fn swiglu_rows_backward(
                 a_access,
                 tile,
                 element(dy),
-            ),
+            )),
         }
     }
 }

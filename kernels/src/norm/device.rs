@@ -36,7 +36,7 @@ fn inverse_of(squares: f32, width: usize, eps: f32) -> f32 {
 }
 
 /// `y = x · inverse_rms · weight`, and `inverse_rms` of every row.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn forward<N: Size>(
     x: &[Vector<f32, N>],
     weight: &[Vector<f32, N>],
@@ -79,7 +79,7 @@ pub fn forward<N: Size>(
 }
 
 /// `sum = x + residual`, and of it what [`forward()`] computes.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn forward_add<N: Size>(
     x: &[Vector<f32, N>],
     residual: &[Vector<f32, N>],
@@ -130,7 +130,7 @@ pub fn forward_add<N: Size>(
 ///
 /// With `onto` the gradient of `x` is added to what `dx` holds. `tiles`: vectors of a row that
 /// one unit takes.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn backward<N: Size>(
     dy: &[Vector<f32, N>],
     x: &[Vector<f32, N>],
@@ -215,7 +215,7 @@ pub fn backward<N: Size>(
 }
 
 /// Sums of the columns of `partial` `[blocks, columns]`, always in the same order.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn column_sums<N: Size>(partial: &[Vector<f32, N>], total: &mut [Vector<f32, N>], blocks: u32) {
     let mut shared = Shared::<[Vector<f32, N>]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;

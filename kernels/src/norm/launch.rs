@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
 use super::device::{self, COLUMNS, UNITS};
-use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 
 /// Most rows of partial sums of the weight's gradient: enough workgroups for a large device,
 /// and a small share of the traffic of the rows themselves.
@@ -65,7 +65,7 @@ impl NormBackend for Cube {
         // SAFETY: the kernel writes rows below `rows` and columns below the width alone; every
         // buffer holds that many.
         unsafe {
-            device::forward::launch_unchecked(
+            launch!(device::forward(
                 &x.client,
                 grid(plan.rows.div_ceil(plan.slots())),
                 CubeDim::new_1d(UNITS as u32),
@@ -78,7 +78,7 @@ impl NormBackend for Cube {
                 plan.width as u32,
                 eps as f32,
                 plan.lanes,
-            );
+            ));
         }
         (y, inverse_rms)
     }
@@ -95,7 +95,7 @@ impl NormBackend for Cube {
         let inverse_rms = empty(&x, [plan.rows], DType::F32);
         // SAFETY: as above.
         unsafe {
-            device::forward_add::launch_unchecked(
+            launch!(device::forward_add(
                 &x.client,
                 grid(plan.rows.div_ceil(plan.slots())),
                 CubeDim::new_1d(UNITS as u32),
@@ -110,7 +110,7 @@ impl NormBackend for Cube {
                 plan.width as u32,
                 eps as f32,
                 plan.lanes,
-            );
+            ));
         }
         (sum, y, inverse_rms)
     }
@@ -165,7 +165,7 @@ fn backward(
     // SAFETY: rows below `rows`, columns below the width, and one row of `partial` a workgroup:
     // `blocks` is at most `MAX_BLOCKS`, so the grid has exactly that many.
     unsafe {
-        device::backward::launch_unchecked(
+        launch!(device::backward(
             &x.client,
             grid(blocks),
             CubeDim::new_1d(UNITS as u32),
@@ -183,8 +183,8 @@ fn backward(
             plan.lanes,
             columns.div_ceil(plan.lanes),
             add,
-        );
-        device::column_sums::launch_unchecked(
+        ));
+        launch!(device::column_sums(
             &x.client,
             grid(columns.div_ceil(COLUMNS)),
             CubeDim::new_1d(UNITS as u32),
@@ -192,7 +192,7 @@ fn backward(
             arg(&partial, plan.vector),
             arg(&dweight, plan.vector),
             blocks as u32,
-        );
+        ));
     }
     (dx, dweight)
 }

@@ -17,6 +17,7 @@ use burn::tensor::{DType, Tensor};
 pub use launch::NormBackend;
 
 use crate::Kernels;
+use crate::calls::{Path, note};
 use crate::gpu;
 use crate::vjp::{Joint, custom_vjp};
 
@@ -34,6 +35,7 @@ pub fn rms_norm<const D: usize>(
         weight.clone().without_autodiff(),
     );
     let fused = runs_fused(&value, &scale, kernels);
+    note("norm", Path::of(fused));
     let (y, inverse_rms) = if fused {
         let (y, inverse_rms) = Dispatch::rms_norm_forward(
             value.clone().into_dispatch(),
@@ -78,6 +80,7 @@ pub fn add_rms_norm<const D: usize>(
     );
     let other = residual.clone().without_autodiff();
     let fused = runs_fused(&value, &scale, kernels);
+    note("norm", Path::of(fused));
     let (sum, y, inverse_rms) = if fused {
         let (sum, y, inverse_rms) = Dispatch::add_rms_norm_forward(
             value.into_dispatch(),

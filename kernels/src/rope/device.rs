@@ -23,7 +23,7 @@ pub struct Strides {
 /// `x` lies as `strides` say, `y` `[batch, heads, time, width]` is contiguous, `cos` and `sin` are
 /// `[batch or 1, time, pairs]` with `angle_batch` elements between sequences. With `inverse` it
 /// rotates the other way.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn rotate(
     x: &[f32],
     cos: &[f32],

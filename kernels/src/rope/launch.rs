@@ -4,7 +4,7 @@ use burn::backend::{Backend, Cube, DType, TensorMetadata, backend_extension, ten
 use cubecl::prelude::{BufferArg, CubeDim};
 
 use super::device::{self, StridesLaunch, UNITS};
-use crate::gpu::{arg, contiguous, empty, grid};
+use crate::gpu::{arg, contiguous, empty, grid, launch};
 
 /// The rotation without autodiff. Tensors are f32 and hold at least one element, and fewer than
 /// 2³² of them.
@@ -45,7 +45,7 @@ impl RopeBackend for Cube {
         // SAFETY: the kernel reads `x` at sums of index times stride, the last of which is `last`;
         // angles below `rows_of_angles · time · pairs`; it writes each element of `y` once.
         unsafe {
-            device::rotate::launch_unchecked(
+            launch!(device::rotate(
                 &x.client,
                 grid(items.div_ceil(UNITS)),
                 CubeDim::new_1d(UNITS as u32),
@@ -71,7 +71,7 @@ impl RopeBackend for Cube {
                 items as u32,
                 interleaved,
                 inverse,
-            );
+            ));
         }
         y
     }

@@ -18,6 +18,7 @@ use burn::tensor::{DType, Tensor};
 pub use launch::RopeBackend;
 
 use crate::Kernels;
+use crate::calls::{Path, note};
 use crate::gpu;
 use crate::vjp::custom_vjp;
 
@@ -47,6 +48,7 @@ impl Rotation {
 pub fn rotate(x: Tensor<4>, rotation: &Rotation, kernels: Kernels) -> Tensor<4> {
     let value = x.clone().without_autodiff();
     let fused = runs_fused(&value, rotation, kernels);
+    note("rope", Path::of(fused));
     let y = turn(value, rotation, false, fused);
     let rotation = rotation.clone();
     custom_vjp([x.into()], y, move |dy, _| {

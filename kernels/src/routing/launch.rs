@@ -8,7 +8,7 @@ use cubecl::prelude::CubeDim;
 
 use super::device::{self, HELD, Rule, UNITS};
 use super::{GroupScore, Router, ScoreFunction};
-use crate::gpu::{arg, contiguous, count, empty, grid};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 use crate::profile::stage;
 
 /// Fewest tokens of a tile.
@@ -139,7 +139,7 @@ impl RoutingBackend for Cube {
         // SAFETY: tiles hold tokens below `tokens` alone, lanes read and write experts below
         // `experts`, ranks are below `top_k`; every buffer has the shape that the kernel states.
         stage(&logits, "choose experts", 0.0, || unsafe {
-            device::choice::choose::launch_unchecked(
+            launch!(device::choice::choose(
                 &logits.client,
                 grid(tiles.count),
                 CubeDim::new_1d(UNITS as u32),
@@ -155,7 +155,7 @@ impl RoutingBackend for Cube {
                 tiles.count as u32,
                 router.scale as f32,
                 rule,
-            );
+            ));
         });
         let sums = empty(&logits, [sequences, experts + 2], DType::F32);
         let by_sequence = empty(&logits, [sequences, experts], DType::I32);
@@ -182,7 +182,7 @@ impl RoutingBackend for Cube {
         let counts = empty(&indices, [tiles.count, experts], DType::I32);
         // SAFETY: slots are below `tokens · top_k`, and an index that is no expert is passed over.
         unsafe {
-            device::sort::count::launch_unchecked(
+            launch!(device::sort::count(
                 &indices.client,
                 grid(tiles.count),
                 CubeDim::new_1d(UNITS as u32),
@@ -193,7 +193,7 @@ impl RoutingBackend for Cube {
                 tiles.count as u32,
                 top_k,
                 experts,
-            );
+            ));
         }
         let chosen = scan(&counts, &tiles, None);
         scatter(&indices, &counts, chosen, &tiles, capacity)
@@ -210,7 +210,7 @@ impl RoutingBackend for Cube {
         let values = empty(&sums, [2], DType::F32);
         // SAFETY: sums have a row a sequence, frequencies as many rows as is said.
         unsafe {
-            device::losses::terms::launch_unchecked(
+            launch!(device::losses::terms(
                 &sums.client,
                 grid(1),
                 CubeDim::new_1d(UNITS as u32),
@@ -225,7 +225,7 @@ impl RoutingBackend for Cube {
                 factors.z,
                 factors.z_weight,
                 columns - 2,
-            );
+            ));
         }
         (objective, values)
     }
@@ -257,7 +257,7 @@ impl RoutingBackend for Cube {
         // SAFETY: tokens and experts are below their counts; the gradients that do not arrive are
         // not read.
         stage(&logits, "backward of the choice", 0.0, || unsafe {
-            device::losses::backward::launch_unchecked(
+            launch!(device::losses::backward(
                 &logits.client,
                 grid(tokens.div_ceil(UNITS / rule.lanes)),
                 CubeDim::new_1d(UNITS as u32),
@@ -276,7 +276,7 @@ impl RoutingBackend for Cube {
                 rule,
                 arriving.weights,
                 arriving.terms.is_some(),
-            );
+            ));
         });
         result
     }
@@ -295,7 +295,7 @@ impl RoutingBackend for Cube {
         let length = count(&from);
         // SAFETY: both decisions are of the same tokens and chose experts that they have.
         unsafe {
-            device::pairs::transitions::launch_unchecked(
+            launch!(device::pairs::transitions(
                 &from.client,
                 grid(length.div_ceil(UNITS)),
                 CubeDim::new_1d(UNITS as u32),
@@ -306,7 +306,7 @@ impl RoutingBackend for Cube {
                 to_experts as u32,
                 from_k,
                 to_k,
-            );
+            ));
         }
         counts
     }
@@ -396,7 +396,7 @@ fn scan(
     // SAFETY: columns beyond the experts touch sums alone; tiles and sequences are below their
     // counts.
     unsafe {
-        device::sort::scan::launch_unchecked(
+        launch!(device::sort::scan(
             &counts.client,
             grid(if with_sums { experts + 2 } else { experts }),
             CubeDim::new_1d(UNITS as u32),
@@ -411,7 +411,7 @@ fn scan(
             shares as u32,
             experts,
             with_sums,
-        );
+        ));
     }
     chosen
 }
@@ -434,7 +434,7 @@ fn scatter(
     let capacity = capacity.unwrap_or(slots_count).min(slots_count);
     // SAFETY: slots are below `tokens · top_k`; a position is below the offset of the next expert.
     unsafe {
-        device::sort::scatter::launch_unchecked(
+        launch!(device::sort::scatter(
             &indices.client,
             grid(tiles.count),
             CubeDim::new_1d(UNITS as u32),
@@ -452,7 +452,7 @@ fn scatter(
             capacity as u32,
             top_k,
             experts,
-        );
+        ));
     }
     (chosen, offsets, slots, positions)
 }

@@ -39,6 +39,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor};
 
 use crate::Kernels;
+use crate::calls::{Path, note};
 use crate::vjp::Joint;
 
 /// How scores are made from logits.
@@ -150,7 +151,9 @@ pub fn route(
         "a token cannot choose {} of {experts} experts",
         router.top_k
     );
-    let (weights, plan, fused) = if fused::computes(&logits, experts, kernels) {
+    let computes = fused::computes(&logits, experts, kernels);
+    note("routing", Path::of(computes));
+    let (weights, plan, fused) = if computes {
         let (weights, plan, decision) =
             fused::route(logits.clone(), correction_bias, router, sequences);
         (weights, plan, Some(decision))

@@ -1,121 +1,437 @@
+//! Attention against head-by-head attention with a whole mask, whose gradients are Burn's own.
+
 use bellows_kernels::attention::reference::BLOCK;
-use bellows_kernels::attention::{HIDDEN, attention};
+use bellows_kernels::attention::{HIDDEN, Settings, Tier, Tile, Tiles, Visible, attention};
+use bellows_kernels::calls::{self, Path};
+use bellows_kernels::{Compute, Kernels};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::device::test_device;
-use crate::oracle::{Leaf, Leaves, assert_close, assert_equal, leaf, noise, noisy, run, tensor};
+use crate::oracle::{Leaf, Leaves, TOLERANCE, assert_close, leaf, noise, noisy, run, tensor};
 
 const SCALE: f64 = 0.7;
 
-/// A mask `[rows, 1, time, length]` that lets query `q` of row `r` see key `k` where `sees(r, q, k)`.
-fn mask(
-    [rows, time, length]: [usize; 3],
-    device: &Device,
-    sees: impl Fn(usize, usize, usize) -> bool,
-) -> Tensor<4> {
-    let mut values = Vec::new();
-    for row in 0..rows {
-        for query in 0..time {
-            values.extend((0..length).map(|key| if sees(row, query, key) { 0.0 } else { HIDDEN }));
-        }
-    }
-    tensor(values, [rows, 1, time, length], device)
-}
-
-/// Head by head, no grouping tricks.
-fn plain(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, mask: Tensor<4>) -> Tensor<4> {
-    let (heads, groups) = (query.dims()[1], key.dims()[1]);
-    let outputs = (0..heads)
-        .map(|head| {
-            let group = head / (heads / groups);
-            let query = query.clone().narrow(1, head, 1);
-            let key = key.clone().narrow(1, group, 1).swap_dims(2, 3);
-            let scores = query.matmul(key) * SCALE + mask.clone();
-            softmax(scores, 3).matmul(value.clone().narrow(1, group, 1))
-        })
-        .collect();
-    Tensor::cat(outputs, 1)
-}
-
+/// A shape, and who sees whom in it.
+#[derive(Clone, Debug)]
 struct Case {
+    batch: usize,
     heads: usize,
     groups: usize,
     time: usize,
     length: usize,
+    width: usize,
     value_width: usize,
+    window: Option<usize>,
+    /// First positions of the queries' documents, by row; of one row for all or a row each.
+    starts: Option<Vec<Vec<i32>>>,
 }
 
 impl Case {
+    /// Two query heads on one of keys, all earlier positions visible.
+    fn square(time: usize, width: usize) -> Self {
+        Self {
+            batch: 1,
+            heads: 2,
+            groups: 1,
+            time,
+            length: time,
+            width,
+            value_width: width,
+            window: None,
+            starts: None,
+        }
+    }
+
     fn leaves(&self) -> [Leaf; 3] {
+        let (b, g, s) = (self.batch, self.groups, self.length);
         [
-            noisy("query", &[2, self.heads, self.time, 6]),
-            noisy("key", &[2, self.groups, self.length, 6]),
-            noisy("value", &[2, self.groups, self.length, self.value_width]),
+            noisy("query", &[b, self.heads, self.time, self.width]),
+            noisy("key", &[b, g, s, self.width]),
+            noisy("value", &[b, g, s, self.value_width]),
         ]
     }
 
-    fn check(&self, device: &Device, rows: usize, sees: impl Fn(usize, usize, usize) -> bool) {
-        let shape = [rows, self.time, self.length];
-        let mask = |leaves: &Leaves| mask(shape, &leaves.device, &sees);
-        assert_equal(
-            &self.leaves(),
-            device,
-            |leaves| {
-                let (query, key, value) = (leaves.at(0), leaves.at(1), leaves.at(2));
-                attention(query, key, value, mask(leaves), SCALE)
-            },
-            |leaves| plain(leaves.at(0), leaves.at(1), leaves.at(2), mask(leaves)),
-        );
+    fn visible(&self, device: &Device) -> Visible {
+        Visible {
+            window: self.window,
+            starts: self.starts.as_ref().map(|rows| {
+                let data = TensorData::new(rows.concat(), [rows.len(), self.time]);
+                Tensor::<2, Int>::from_data(data, device)
+            }),
+        }
     }
+
+    fn mask(&self, device: &Device) -> Tensor<4> {
+        let mut values = Vec::new();
+        for row in 0..self.batch {
+            for query in 0..self.time {
+                let position = self.length - self.time + query;
+                let windowed = (position + 1).saturating_sub(self.window.unwrap_or(usize::MAX));
+                let start = self
+                    .starts
+                    .as_ref()
+                    .map_or(0, |rows| rows[row.min(rows.len() - 1)][query] as usize);
+                let first = windowed.max(start);
+                values.extend((0..self.length).map(|key| {
+                    if (first..=position).contains(&key) {
+                        0.0
+                    } else {
+                        HIDDEN
+                    }
+                }));
+            }
+        }
+        let shape = [self.batch, 1, self.time, self.length];
+        tensor(values, shape, device)
+    }
+
+    fn ours(&self, leaves: &Leaves, settings: Settings) -> Tensor<4> {
+        let visible = self.visible(&leaves.device);
+        let (query, key, value) = (leaves.at(0), leaves.at(1), leaves.at(2));
+        attention(query, key, value, &visible, SCALE, settings)
+    }
+
+    /// Head by head, no grouping tricks.
+    fn plain(&self, leaves: &Leaves) -> Tensor<4> {
+        let (query, key, value): (Tensor<4>, Tensor<4>, Tensor<4>) =
+            (leaves.at(0), leaves.at(1), leaves.at(2));
+        let mask = self.mask(&leaves.device);
+        let outputs = (0..self.heads)
+            .map(|head| {
+                let group = head / (self.heads / self.groups);
+                let query = query.clone().narrow(1, head, 1);
+                let key = key.clone().narrow(1, group, 1).swap_dims(2, 3);
+                let scores = query.matmul(key) * SCALE + mask.clone();
+                softmax(scores, 3).matmul(value.clone().narrow(1, group, 1))
+            })
+            .collect();
+        Tensor::cat(outputs, 1)
+    }
+
+    /// Result and gradients on `device`, in each of `ways`, against the oracle's on the CPU.
+    fn check_in(&self, device: &Device, ways: &[Way]) {
+        let leaves = self.leaves();
+        let wanted = run(&leaves, &Device::flex(), |leaves| self.plain(leaves));
+        for way in ways {
+            let found = run(&leaves, device, |leaves| self.ours(leaves, way.settings));
+            let what = |part: &str| format!("{part}, {way:?}, {self:?}");
+            let tolerance = way.tolerance;
+            assert_close(&what("result"), &found.result, &wanted.result, tolerance);
+            for (index, name) in ["query", "key", "value"].into_iter().enumerate() {
+                let (found, wanted) = (&found.gradients[index], &wanted.gradients[index]);
+                assert_close(&what(name), found, wanted, tolerance);
+            }
+        }
+    }
+
+    /// In f32, and with cooperative matrices where there are some.
+    fn check(&self, device: &Device) {
+        let mut ways = vec![Way::new(Compute::F32, None)];
+        ways.extend(cooperative_ways(device, self.width, self.value_width));
+        self.check_in(device, &ways);
+    }
+}
+
+/// A way to compute.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    settings: Settings,
+    tolerance: f32,
+}
+
+impl Way {
+    /// In 16 bits, operands and weights are rounded once each, and in backward the slopes as well:
+    /// each rounding moves a sum by at most its own unit relative to the largest term, and the
+    /// exponents' errors, some √D units, are as large as those of all others together. Eight
+    /// roundings of the largest value hold all of it.
+    fn new(compute: Compute, tier: Option<Tier>) -> Self {
+        Self {
+            settings: Settings {
+                kernels: Kernels::Fused,
+                compute,
+                tier,
+            },
+            tolerance: match compute {
+                Compute::F32 => TOLERANCE,
+                _ => 8.0 * compute.rounding(),
+            },
+        }
+    }
+}
+
+const HALVES: [Compute; 2] = [Compute::F16, Compute::Bf16];
+
+/// The cooperative tier, as its rule would run it, one way a type.
+fn cooperative_ways(device: &Device, width: usize, value_width: usize) -> Vec<Way> {
+    let tiles = |compute: Compute| {
+        let tiles = Tier::cooperative(device, compute, width, value_width).ok()?;
+        Some(Way::new(compute, Some(Tier::Cooperative(tiles))))
+    };
+    HALVES.into_iter().filter_map(tiles).collect()
 }
 
 #[test]
 fn grouped_heads_and_unequal_value_width_equal_head_by_head_attention() {
     let Some(device) = test_device() else { return };
     // Grouped, one head a group, one group for all.
-    for (heads, groups, value_width) in [(4, 2, 5), (2, 2, 6), (3, 1, 5)] {
+    for (heads, groups, value_width) in [(4, 2, 8), (2, 2, 24), (3, 1, 16)] {
         let case = Case {
+            batch: 2,
             heads,
             groups,
-            time: 5,
-            length: 5,
             value_width,
+            ..Case::square(21, 16)
         };
-        case.check(&device, 1, |_, query, key| key <= query);
+        case.check(&device);
     }
 }
 
 #[test]
-fn a_block_of_queries_that_ends_midway_changes_nothing() {
+fn latent_attentions_wide_queries_and_narrow_values_equal_plain_attention() {
     let Some(device) = test_device() else { return };
-    // More queries than one block, a last block that is not full, and a past of three tokens.
     let case = Case {
         heads: 2,
-        groups: 1,
-        time: BLOCK + 3,
-        length: BLOCK + 6,
-        value_width: 5,
+        groups: 2,
+        value_width: 128,
+        ..Case::square(35, 192)
     };
-    case.check(&device, 1, |_, query, key| key <= query + 3);
+    case.check(&device);
 }
 
 #[test]
-fn document_and_sliding_masks_and_a_cached_past_equal_plain_attention() {
+fn tiles_and_blocks_that_end_midway_change_nothing() {
     let Some(device) = test_device() else { return };
-    let case = |time| Case {
+    // One more than tiles of 32 and 64, one less than a tile of 128, and more than a block of
+    // the reference.
+    for time in [33, BLOCK + 1, 127] {
+        Case::square(time, 8).check(&device);
+    }
+}
+
+#[test]
+fn queries_behind_a_longer_past_see_all_of_it() {
+    let Some(device) = test_device() else { return };
+    // One token against a cache, a chunk that is no tile, a chunk behind less than a tile.
+    for (time, length) in [(1, 70), (37, 101), (40, 43)] {
+        let case = Case {
+            length,
+            ..Case::square(time, 16)
+        };
+        case.check(&device);
+    }
+}
+
+#[test]
+fn heads_of_8_40_and_256_features_and_of_no_multiple_of_8_are_padded_inside() {
+    let Some(device) = test_device() else { return };
+    for (width, value_width) in [(8, 8), (40, 40), (256, 256), (6, 5)] {
+        let case = Case {
+            value_width,
+            ..Case::square(34, width)
+        };
+        case.check(&device);
+    }
+}
+
+#[test]
+fn a_head_wider_than_the_kernels_take_still_computes() {
+    let Some(device) = test_device() else { return };
+    Case::square(5, 264).check(&device);
+}
+
+#[test]
+fn a_sliding_window_hides_what_is_before_it() {
+    let Some(device) = test_device() else { return };
+    // Itself and one more, within a tile, over tiles, as long as the sequence, longer.
+    for window in [2, 5, 40, 70, 1000] {
+        let case = Case {
+            window: Some(window),
+            ..Case::square(70, 8)
+        };
+        case.check(&device);
+    }
+    let chunk = Case {
+        window: Some(20),
+        length: 90,
+        ..Case::square(41, 8)
+    };
+    chunk.check(&device);
+}
+
+#[test]
+fn who_sees_nothing_but_itself_gets_its_own_value() {
+    let Some(device) = test_device() else { return };
+    // A window of one, and a sequence of one token.
+    for (time, window) in [(40, Some(1)), (1, None)] {
+        let case = Case {
+            heads: 1,
+            window,
+            ..Case::square(time, 8)
+        };
+        let mut ways = vec![Way::new(Compute::F32, None)];
+        ways.extend(cooperative_ways(&device, 8, 8));
+        for way in ways {
+            let leaves = case.leaves();
+            let found = run(&leaves, &device, |leaves| case.ours(leaves, way.settings));
+            let [_, _, value] = leaves;
+            let value = value.into_values();
+            assert_close("result", &found.result, &value, way.tolerance);
+            // The one weight is 1 whatever the scores: their slopes cancel.
+            for gradient in &found.gradients[..2] {
+                assert!(gradient.iter().all(|slope| slope.abs() < way.tolerance));
+            }
+        }
+    }
+}
+
+/// Where documents of these lengths start, for each of their tokens from `from` on.
+fn starts(lengths: &[usize], from: usize) -> Vec<i32> {
+    let mut starts = Vec::new();
+    let mut start = 0;
+    for &length in lengths {
+        starts.extend(vec![start as i32; length]);
+        start += length;
+    }
+    starts.split_off(from)
+}
+
+#[test]
+fn packed_documents_do_not_see_one_another_in_any_row() {
+    let Some(device) = test_device() else { return };
+    // A document of one token, of whole tiles, of a tile and a bit; other ones in the other row.
+    let rows = vec![starts(&[1, 32, 33, 4], 0), starts(&[64, 3, 3], 0)];
+    let mut case = Case {
+        batch: 2,
+        starts: Some(rows),
+        ..Case::square(70, 8)
+    };
+    case.check(&device);
+    case.window = Some(9);
+    case.check(&device);
+    // One row for all.
+    case.starts = Some(vec![starts(&[30, 40], 0)]);
+    case.check(&device);
+    // A chunk behind documents that ended before it, and in the middle of one.
+    case.window = None;
+    case.time = 25;
+    case.starts = Some(vec![starts(&[10, 50, 10], 45)]);
+    case.check(&device);
+}
+
+#[test]
+fn sixteen_bits_stay_within_their_rounding_in_plain_tiles() {
+    let Some(device) = test_device() else { return };
+    let case = Case {
         heads: 4,
         groups: 2,
-        time,
-        length: 5,
-        value_width: 5,
+        length: 70,
+        window: Some(50),
+        ..Case::square(37, 40)
     };
-    let documents = [[0, 0, 1, 1, 1], [0, 1, 1, 1, 2]];
-    case(5).check(&device, 2, |row, query, key| {
-        key <= query && documents[row][key] == documents[row][query]
-    });
-    case(5).check(&device, 1, |_, query, key| key <= query && key + 2 > query);
-    case(2).check(&device, 1, |_, query, key| key <= query + 3);
+    for compute in HALVES {
+        if device == Device::flex() {
+            break;
+        }
+        if !compute.stored_by(&device) {
+            println!(
+                "SKIPPED sixteen_bits_stay_within_their_rounding_in_plain_tiles: the device does \
+                 not store {compute:?}"
+            );
+            return;
+        }
+        case.check_in(&device, &[Way::new(compute, Some(Tier::Plain))]);
+    }
+}
+
+#[test]
+fn every_tile_of_the_cooperative_tier_computes_the_same() {
+    let Some(device) = test_device() else { return };
+    let case = Case {
+        batch: 2,
+        heads: 4,
+        groups: 2,
+        length: 300,
+        window: Some(140),
+        starts: Some(vec![starts(&[90, 100, 110], 50), starts(&[300], 50)]),
+        ..Case::square(250, 64)
+    };
+    for compute in HALVES {
+        let found = Tier::cooperative(&device, compute, case.width, case.value_width);
+        let Tiles { forward, .. } = match found {
+            Ok(tiles) => tiles,
+            Err(reason) => {
+                println!(
+                    "SKIPPED every_tile_of_the_cooperative_tier_computes_the_same: {compute:?}: \
+                     {reason}"
+                );
+                return;
+            }
+        };
+        let mut ways = Vec::new();
+        for (subgroups, columns, joint) in [
+            (8, 32, true),
+            (4, 32, false),
+            (2, 16, true),
+            (8, 16, false),
+            (4, 64, true),
+        ] {
+            let tile = Tile {
+                subgroups: subgroups.min(forward.subgroups),
+                columns,
+            };
+            let tiles = Tiles {
+                forward: tile,
+                query: tile,
+                keys: tile,
+                joint,
+            };
+            ways.push(Way::new(compute, Some(Tier::Cooperative(tiles))));
+        }
+        case.check_in(&device, &ways);
+    }
+}
+
+#[test]
+fn rising_scores_rescale_what_was_summed_before() {
+    let Some(device) = test_device() else { return };
+    // The largest score of a row is its last: every tile raises it, by more than any headroom.
+    let (time, width) = (150, 16);
+    let rows = |rise: f32, seed: u64| -> Vec<f32> {
+        let noise = noise(seed, time * width);
+        let value = |(at, noise): (usize, f32)| noise * 0.2 + rise * (at / width) as f32;
+        noise.into_iter().enumerate().map(value).collect()
+    };
+    let leaves = || {
+        [
+            leaf(
+                "query",
+                &[1, 1, time, width],
+                rows(0.0, 1).iter().map(|x| x + 1.0).collect(),
+            ),
+            leaf("key", &[1, 1, time, width], rows(0.02, 2)),
+            leaf("value", &[1, 1, time, width], rows(0.0, 3)),
+        ]
+    };
+    let case = Case {
+        heads: 1,
+        ..Case::square(time, width)
+    };
+    let wanted = run(&leaves(), &Device::flex(), |leaves| case.plain(leaves));
+    let mut ways = vec![Way::new(Compute::F32, None)];
+    ways.extend(cooperative_ways(&device, width, width));
+    for way in ways {
+        let found = run(&leaves(), &device, |leaves| case.ours(leaves, way.settings));
+        // Scores of some thirty, in which a rounding moves an exponent thirty times as far.
+        let tolerance = match way.settings.compute {
+            Compute::F32 => 1e-4,
+            compute => 32.0 * compute.rounding(),
+        };
+        assert_close("result", &found.result, &wanted.result, tolerance);
+        for (found, wanted) in found.gradients.iter().zip(&wanted.gradients) {
+            assert_close("gradient", found, wanted, tolerance);
+        }
+    }
 }
 
 #[test]
@@ -128,20 +444,24 @@ fn a_hidden_key_has_no_effect_and_no_gradient_even_with_large_scores() {
             .map(|value| value * 20.0)
             .collect()
     };
+    // Nobody sees the first two of five positions: they are another document's.
+    let case = Case {
+        heads: 2,
+        groups: 2,
+        length: 5,
+        starts: Some(vec![vec![2; 3]]),
+        ..Case::square(3, 8)
+    };
     let outcome = |hidden_value: f32| {
-        let mut keys = values(2, 2 * 3 * 4);
-        keys[2 * 4..3 * 4].fill(hidden_value);
+        let mut keys = values(2, 2 * 5 * 8);
+        keys[..2 * 8].fill(hidden_value);
         let leaves = [
-            leaf("query", &[1, 2, 3, 4], values(1, 24)),
-            leaf("key", &[1, 2, 3, 4], keys),
-            leaf("value", &[1, 2, 3, 4], values(3, 24)),
+            leaf("query", &[1, 2, 3, 8], values(1, 48)),
+            leaf("key", &[1, 2, 5, 8], keys),
+            leaf("value", &[1, 2, 5, 8], values(3, 80)),
         ];
         run(&leaves, &device, |leaves| {
-            // Nobody sees the last key.
-            let mask = mask([1, 3, 3], &leaves.device, |_, query, key| {
-                key <= query && key < 2
-            });
-            attention(leaves.at(0), leaves.at(1), leaves.at(2), mask, SCALE)
+            case.ours(leaves, Settings::default())
         })
     };
     let (small, large) = (outcome(0.0), outcome(50.0));
@@ -149,6 +469,94 @@ fn a_hidden_key_has_no_effect_and_no_gradient_even_with_large_scores() {
     assert_close("query", &small.gradients[0], &large.gradients[0], 0.0);
     for gradient in &large.gradients[1..] {
         assert!(gradient.iter().all(|value| value.is_finite()));
-        assert_eq!(gradient[8..12], [0.0; 4]);
+        assert_eq!(gradient[..16], [0.0; 16]);
     }
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    let Some(device) = test_device() else { return };
+    let case = Case {
+        heads: 4,
+        groups: 2,
+        window: Some(50),
+        ..Case::square(100, 24)
+    };
+    let mut ways = vec![Way::new(Compute::F32, None)];
+    ways.extend(cooperative_ways(&device, 24, 24));
+    for way in ways {
+        let outcome = || {
+            let outcome = run(&case.leaves(), &device, |leaves| {
+                case.ours(leaves, way.settings)
+            });
+            let all = outcome.gradients.concat().into_iter().chain(outcome.result);
+            all.map(f32::to_bits).collect::<Vec<_>>()
+        };
+        assert!(outcome() == outcome(), "{way:?}");
+    }
+}
+
+#[test]
+fn strided_operands_are_read_as_they_are() {
+    let Some(device) = test_device() else { return };
+    // As projections leave them: [B, T, heads, D], swapped.
+    let case = Case {
+        heads: 4,
+        groups: 2,
+        ..Case::square(13, 8)
+    };
+    let leaves = [
+        noisy("query", &[1, 13, 4, 8]),
+        noisy("key", &[1, 13, 2, 8]),
+        noisy("value", &[1, 13, 2, 8]),
+    ];
+    let swapped = |leaves: &Leaves, at: usize| leaves.at::<4>(at).swap_dims(1, 2);
+    let found = run(&leaves, &device, |leaves| {
+        attention(
+            swapped(leaves, 0),
+            swapped(leaves, 1),
+            swapped(leaves, 2),
+            &case.visible(&leaves.device),
+            SCALE,
+            Settings::default(),
+        )
+    });
+    let wanted = run(&leaves, &Device::flex(), |leaves| {
+        let parts = [0, 1, 2].map(|at| swapped(leaves, at));
+        let [query, key, value] = parts;
+        attention(
+            query,
+            key,
+            value,
+            &case.visible(&leaves.device),
+            SCALE,
+            Settings::default(),
+        )
+    });
+    assert_close("result", &found.result, &wanted.result, TOLERANCE);
+    for (found, wanted) in found.gradients.iter().zip(&wanted.gradients) {
+        assert_close("gradient", found, wanted, TOLERANCE);
+    }
+}
+
+/// Other tests only add to what is counted: no other one takes.
+#[test]
+fn what_computed_is_told_and_the_reference_is_never_called_kernels() {
+    let Some(device) = test_device() else { return };
+    let on_gpu = device != Device::flex();
+    let case = Case::square(3, 8);
+    run(&case.leaves(), &device, |leaves| {
+        case.ours(leaves, Settings::default())
+    });
+    let told = calls::take();
+    let attention: Vec<Path> = told
+        .iter()
+        .filter(|calls| calls.family == "attention" && calls.count > 0)
+        .map(|calls| calls.path)
+        .collect();
+    let kernels = attention
+        .iter()
+        .any(|path| matches!(path, Path::Kernels(_)));
+    assert_eq!(kernels, on_gpu, "{told:?}");
+    assert!(on_gpu || attention.contains(&Path::Reference), "{told:?}");
 }

@@ -3,7 +3,7 @@
 use bellows_kernels::chain::{Inputs, Rule, backward, chain, forward};
 use bellows_kernels::experts::{Settings, WeightSums};
 use bellows_kernels::routing::{Factors, Router, ScoreFunction};
-use bellows_kernels::{Compute, Kernels};
+use bellows_kernels::{Compute, Kernels, memcheck};
 use burn::tensor::{Device, Tensor};
 
 use crate::device::test_device;
@@ -273,6 +273,25 @@ fn two_runs_give_the_same_bits() {
     for (first, second) in first.gradients.iter().zip(&second.gradients) {
         assert_eq!(bits(first), bits(second));
     }
+}
+
+#[test]
+fn bounds_checks_change_no_bit() {
+    let Some(device) = gpu() else { return };
+    let case = with(|case| {
+        case.shared = 1;
+        case.hidden = 37;
+        case.inner = 7;
+        case.rule.router.capacity_factor = Some(0.8);
+    });
+    let run = || {
+        crate::oracle::run(&case.leaves(), &device, |leaves| {
+            case.run(leaves, Kernels::Fused, true)
+        })
+    };
+    let (unchecked, checked) = (run(), memcheck::with_bounds_checks(run));
+    assert_eq!(unchecked.result, checked.result);
+    assert_eq!(unchecked.gradients, checked.gradients);
 }
 
 #[test]

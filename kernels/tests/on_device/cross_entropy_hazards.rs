@@ -1,10 +1,10 @@
 //! Linear cross-entropy by hazard, on the device under test, against all logits at once on the CPU.
 
-use bellows_kernels::Compute;
 use bellows_kernels::cross_entropy::{
     Gradients, IGNORE, Losses, Settings, Slopes, backward, forward, forward_backward,
     linear_cross_entropy, token_log_probabilities,
 };
+use bellows_kernels::{Compute, memcheck};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use half::{bf16, f16};
@@ -77,10 +77,11 @@ impl Case {
     }
 
     fn labels_on(&self, device: &Device) -> Tensor<1, Int> {
-        Tensor::from_data(
+        memcheck::watch();
+        memcheck::place_integers(Tensor::from_data(
             TensorData::new(self.labels.clone(), [self.tokens]),
             &device.clone().without_autodiff(),
-        )
+        ))
     }
 
     fn weights_on(&self, device: &Device) -> Tensor<1> {
@@ -488,6 +489,32 @@ fn rounded(value: f32, compute: Compute) -> f32 {
 }
 
 #[test]
+fn bounds_checks_find_nothing_to_stop() {
+    let Some(device) = test_device() else { return };
+    for (width, vocabulary) in [(12, 203), (7, 65)] {
+        let case = Case::new(70, width, vocabulary).with(|case| case.settings.workspace = 0);
+        let free = case.found(&device);
+        let checked = memcheck::with_bounds_checks(|| case.found(&device));
+        assert_eq!(free.losses, checked.losses, "{width} x {vocabulary}");
+        assert_eq!(free.hidden, checked.hidden, "{width} x {vocabulary}");
+        assert_eq!(free.head, checked.head, "{width} x {vocabulary}");
+    }
+}
+
+/// A case whose operands are what `compute` stores: logits and all that is f32 are exact then. Where
+/// the device has cooperative matrices, these multiply: widths are multiples of 8.
+fn sixteen_bits(compute: Compute, tokens: usize, width: usize, vocabulary: usize) -> Case {
+    Case::new(tokens, width, vocabulary).with(|case| {
+        case.settings.compute = compute;
+        case.settings.loss_scale = 256.0;
+        case.settings.z_loss = 0.01;
+        for value in case.hidden.iter_mut().chain(&mut case.head) {
+            *value = rounded(*value, compute);
+        }
+    })
+}
+
+#[test]
 fn sixteen_bits_round_the_gradients_and_not_the_losses() {
     let Some(device) = test_device() else { return };
     for compute in [Compute::F16, Compute::Bf16] {
@@ -495,24 +522,44 @@ fn sixteen_bits_round_the_gradients_and_not_the_losses() {
             println!("SKIPPED {compute:?}: the device does not store it");
             continue;
         }
-        let case = Case::new(130, 24, 200).with(|case| {
-            case.settings.compute = compute;
-            case.settings.loss_scale = 256.0;
-            for value in case.hidden.iter_mut().chain(&mut case.head) {
-                *value = rounded(*value, compute);
-            }
-        });
-        // With operands that are rounded already, logits and all that is f32 are exact. A logit's
-        // gradient is rounded twice, as exponential and as gradient, so a sum of them is off by
-        // twice a rounding of the sum of their sizes. That sum is at most some eight times the
-        // largest of the results.
+        // A logit's gradient is rounded twice, as exponential and as gradient, so a sum of them is
+        // off by twice a rounding of the sum of their sizes. That sum is at most some eight times
+        // the largest of the results.
         let bound = 16.0 * compute.rounding();
-        let wanted = case.oracle();
-        let found = case.found(&device);
-        assert_same(&format!("{compute:?}"), &found, &wanted, bound);
-        let (_, gradients) = case.in_two_passes(&device);
-        let (hidden, head) = (host(gradients.hidden), host(gradients.head));
-        assert_close("hidden, twice", &hidden, &wanted.hidden, bound);
-        assert_close("head, twice", &head, &wanted.head, bound);
+        // Several tiles; a vocabulary that is no whole piece; chunk tails; a sum in parts.
+        for (tokens, width, vocabulary, workspace) in [
+            (130, 24, 200, 144 << 20),
+            (1, 8, 203, 144 << 20),
+            (259, 16, 90, 0),
+            (3, 8, 1100, 144 << 20),
+        ] {
+            let what = format!("{compute:?}, {tokens} x {width} x {vocabulary}");
+            let case = sixteen_bits(compute, tokens, width, vocabulary)
+                .with(|case| case.settings.workspace = workspace);
+            let wanted = case.oracle();
+            assert_same(&what, &case.found(&device), &wanted, bound);
+            let (losses, gradients) = case.in_two_passes(&device);
+            let (hidden, head) = (host(gradients.hidden), host(gradients.head));
+            let what = format!("{what}, in two passes");
+            assert_close(&what, &host(losses.losses), &wanted.losses, TOLERANCE);
+            assert_close(&what, &hidden, &wanted.hidden, bound);
+            assert_close(&what, &head, &wanted.head, bound);
+        }
+    }
+}
+
+#[test]
+fn sixteen_bits_give_the_same_bits_twice() {
+    let Some(device) = test_device() else { return };
+    for compute in [Compute::F16, Compute::Bf16] {
+        if !compute.stored_by(&device) {
+            println!("SKIPPED {compute:?}: the device does not store it");
+            continue;
+        }
+        let case = sixteen_bits(compute, 140, 16, 300);
+        let (first, second) = (case.found(&device), case.found(&device));
+        assert_eq!(first.losses, second.losses);
+        assert_eq!(first.hidden, second.hidden);
+        assert_eq!(first.head, second.head);
     }
 }

@@ -1,4 +1,5 @@
 use bellows_kernels::experts::{Settings, experts, swiglu};
+use bellows_kernels::memcheck;
 use bellows_kernels::routing::{HostPlan, Plan};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -65,6 +66,8 @@ fn plan(
     let choices: Vec<i32> = choices.iter().map(|&expert| expert as i32).collect();
     let shape = [choices.len() / top_k, top_k];
     let indices = Tensor::<2, Int>::from_data(TensorData::new(choices, shape), device);
+    memcheck::watch();
+    let indices = memcheck::place_integers(indices);
     Plan::from_indices(indices, count, capacity)
 }
 

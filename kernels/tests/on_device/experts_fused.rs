@@ -3,7 +3,7 @@
 use bellows_kernels::experts::reference::{Inputs, Layout};
 use bellows_kernels::experts::{Gradients, Settings, WeightSums, backward, forward, reference};
 use bellows_kernels::routing::Plan;
-use bellows_kernels::{Compute, Kernels};
+use bellows_kernels::{Compute, Kernels, memcheck, tuning};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::device::test_device;
@@ -73,6 +73,8 @@ impl Values {
         let shape = [self.case.tokens, self.case.top_k];
         let indices =
             Tensor::<2, Int>::from_data(TensorData::new(self.choices.clone(), shape), device);
+        memcheck::watch();
+        let indices = memcheck::place_integers(indices);
         Plan::from_indices(indices, self.case.experts, self.case.capacity)
     }
 
@@ -322,6 +324,74 @@ fn dropped_slots_add_nothing() {
 }
 
 #[test]
+fn every_tile_of_cooperative_matrices_with_tails_on_all_sides() {
+    let Some(device) = gpu() else { return };
+    // Wider than every tile, and a tail in rows, columns and depth.
+    let case = Case {
+        tokens: 400,
+        hidden: 296,
+        inner: 152,
+        experts: 3,
+        top_k: 2,
+        capacity: Some(290),
+    };
+    let values = Values::new(case, |token, choice| (token * token + choice) % 3);
+    let wanted = values.reference();
+    let mut tiles = 0;
+    for compute in [Compute::F16, Compute::Bf16] {
+        if !compute.stored_by(&device) {
+            continue;
+        }
+        for tile in tuning::tiles(&device, compute) {
+            let settings = Settings {
+                compute,
+                ..Settings::default()
+            };
+            let found = tuning::with_tile(tile, || values.fused(&device, settings));
+            let what = format!("{compute:?}, {tile}");
+            compare(&what, &found, &wanted, tolerance(compute));
+            tiles += 1;
+        }
+    }
+    if tiles == 0 {
+        println!(
+            "SKIPPED every_tile_of_cooperative_matrices_with_tails_on_all_sides: \
+             the device has no cooperative matrices"
+        );
+    }
+}
+
+#[test]
+fn bounds_checks_change_no_bit() {
+    let Some(device) = gpu() else { return };
+    for (case, choose) in [
+        (CASE, uneven as fn(usize, usize) -> usize),
+        (
+            Case {
+                tokens: 37,
+                hidden: 13,
+                inner: 7,
+                capacity: Some(20),
+                ..CASE
+            },
+            uneven,
+        ),
+    ] {
+        let values = Values::new(case, choose);
+        for compute in types(&device) {
+            let settings = Settings {
+                compute,
+                ..Settings::default()
+            };
+            let unchecked = values.fused(&device, settings);
+            let checked = memcheck::with_bounds_checks(|| values.fused(&device, settings));
+            assert_eq!(unchecked.0, checked.0, "{compute:?}: y");
+            assert_eq!(unchecked.1, checked.1, "{compute:?}: gradients");
+        }
+    }
+}
+
+#[test]
 fn two_runs_give_the_same_bits() {
     let Some(device) = gpu() else { return };
     let values = Values::new(CASE, uneven);
@@ -337,6 +407,50 @@ fn two_runs_give_the_same_bits() {
         assert_eq!(first.0, second.0);
         assert_eq!(first.1, second.1);
     }
+}
+
+#[test]
+fn strided_inputs_are_read_where_they_lie() {
+    let Some(device) = gpu() else { return };
+    let values = Values::new(CASE, uneven);
+    let wanted = values.fused(&device, Settings::default());
+    // The same numbers with the first and the last axis swapped in memory.
+    let turned = |values: &[f32], [outer, middle, last]: [usize; 3]| -> Tensor<3> {
+        let at = |i: usize| {
+            let (a, b, c) = (i % outer, i / outer % middle, i / outer / middle);
+            values[(a * middle + b) * last + c]
+        };
+        let swapped = (0..values.len()).map(at).collect();
+        tensor(swapped, [last, middle, outer], &device).swap_dims(0, 2)
+    };
+    let flat = |values: &[f32], columns: usize| -> Tensor<2> {
+        turned(values, [values.len() / columns, 1, columns]).squeeze_dim(1)
+    };
+    let Case {
+        hidden,
+        inner,
+        experts,
+        top_k,
+        ..
+    } = CASE;
+    let plan = values.plan(&device);
+    let inputs = Inputs {
+        x: flat(&values.x, hidden),
+        weights: flat(&values.weights, top_k),
+        gate_up: turned(&values.gate_up, [experts, 2 * inner, hidden]),
+        down: turned(&values.down, [experts, hidden, inner]),
+    };
+    let pass = forward(&inputs, &plan, None, Settings::default());
+    let gradients = backward(
+        flat(&values.dy, hidden),
+        &inputs,
+        &plan,
+        pass.kept,
+        None,
+        Settings::default(),
+    );
+    assert_eq!(host(pass.y), wanted.0);
+    assert_eq!(read(gradients), wanted.1);
 }
 
 #[test]

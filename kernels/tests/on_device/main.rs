@@ -9,6 +9,7 @@ mod cross_entropy_hazards;
 mod device;
 mod experts;
 mod experts_fused;
+mod memcheck;
 mod norm;
 mod oracle;
 mod rope;

@@ -1,5 +1,6 @@
 //! Compares a function's result and gradients with those of an oracle.
 
+use bellows_kernels::memcheck;
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Differences allowed, relative to the largest value of a tensor. Both sides sum at most some
@@ -23,13 +24,26 @@ pub fn noise(seed: u64, count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// `values` in `shape` on `device`.
+/// `values` in `shape` on `device`, between guard bands: from here on this test's buffers are
+/// watched.
 pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values, shape), device)
+    memcheck::watch();
+    memcheck::place(Tensor::from_data(TensorData::new(values, shape), device))
 }
 
-/// The values of `tensor` on the host.
+/// Asserts that nothing was written outside of a buffer so far in this test.
+pub fn assert_within_buffers() {
+    let (damage, buffers) = memcheck::damage();
+    assert!(damage.is_empty(), "written out of bounds: {damage:#?}");
+    // A test that goes on and on would read ever more of them.
+    if buffers > 100 {
+        memcheck::forget();
+    }
+}
+
+/// The values of `tensor` on the host, once no guard band is damaged.
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    assert_within_buffers();
     let data = tensor.without_autodiff().into_data().convert::<f32>();
     data.try_into_vec::<f32>().expect("converted to f32")
 }

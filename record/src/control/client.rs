@@ -2,9 +2,9 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::wire::{Acknowledgement, Command, ControlError, Outcome, Reply, Request};
+use super::wire::{Acknowledgement, Command, ControlError, Outcome, Reply, Request, Status};
 use super::{ControlStream, connect};
-use crate::{Liveness, RecordError, RunReader};
+use crate::{Liveness, RecordError, RunReader, RunState};
 
 /// Bytes of a reply's line: a sample of the longest prompt and continuation fits.
 const LONGEST_REPLY: u64 = 1 << 20;
@@ -106,6 +106,24 @@ pub fn send(
         Outcome::Done(acknowledgement) => Ok(acknowledgement),
         Outcome::Error(error) => Err(error.into()),
     }
+}
+
+/// Asks a run for its status over its socket, and tells what it is doing. A run whose manifest has
+/// gone silent need not be dead: one that cannot write (a
+/// full disk) trains on and still answers. `None` where nobody answers within `patience`.
+pub fn ask_status(run: &Path, patience: Duration) -> Option<(Liveness, Status)> {
+    let mut stream = connect(run).ok()?;
+    let line = exchange(&mut stream, &Request::new(Command::Status), Some(patience)).ok()?;
+    let reply: Reply = serde_json::from_slice(&line).ok()?;
+    let Outcome::Done(done) = reply.outcome else {
+        return None;
+    };
+    let status = *done.status?;
+    let liveness = match status.state {
+        RunState::Paused => Liveness::Paused,
+        _ => Liveness::Running,
+    };
+    Some((liveness, status))
 }
 
 fn exchange(

@@ -21,7 +21,7 @@ mod client;
 mod socket;
 mod wire;
 
-pub use client::{ClientError, send};
+pub use client::{ClientError, ask_status, send};
 pub use socket::{ControlListener, ControlStream, connect};
 pub use wire::{
     Acknowledgement, CONTROL_VERSION, Command, ControlError, ControlErrorKind, Intervals,

@@ -311,6 +311,9 @@ pub struct Status {
     pub micro_batches: usize,
     /// Steps between two records of each kind.
     pub intervals: Intervals,
+    /// What keeps the run from writing its record, in words. It trains on meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Why a request had no effect.

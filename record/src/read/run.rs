@@ -111,6 +111,16 @@ impl RunReader {
         tail::last_metrics(&self.run.join(layout::METRICS), &mut self.segments(), n)
     }
 
+    /// Up to `n` steps' metrics from all over the run, ascending, without reading the rest: what a
+    /// small curve needs.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Io`].
+    pub fn spread_metrics(&self, n: usize) -> Result<Vec<StepMetrics>> {
+        tail::spread_metrics(&self.run.join(layout::METRICS), &mut self.segments(), n)
+    }
+
     /// Follows `routing.<n>.arrows`.
     pub fn routing(&self) -> StreamReader<RoutingRow> {
         StreamReader::new(&self.run, self.segments())

@@ -8,6 +8,9 @@ use crate::{LineRow, RecordError, Result, StepMetrics};
 
 const BLOCK: u64 = 64 << 10;
 
+/// A line and the rest of the one before it, most likely.
+const LINES: u64 = 4 << 10;
+
 /// No row is this long: what has no line end for so long is no metrics file.
 const LONGEST_LINE: usize = 8 << 20;
 
@@ -71,4 +74,52 @@ pub(super) fn last_metrics(
     };
     let rows = read().map_err(RecordError::io("read", path))?;
     Ok(rows.into_values().collect())
+}
+
+/// Up to `n` steps from all over `metrics.jsonl`, read at places that are evenly spread over the
+/// file: a small curve of a million steps costs no more than one of a hundred.
+pub(super) fn spread_metrics(
+    path: &Path,
+    segments: &mut Segments,
+    n: usize,
+) -> Result<Vec<StepMetrics>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RecordError::io("open", path)(error)),
+    };
+    let mut read = || {
+        let length = file.metadata()?.len();
+        let mut rows = BTreeMap::new();
+        for place in 0..n as u64 {
+            let from = length / n as u64 * place;
+            let mut block = Vec::new();
+            file.seek(SeekFrom::Start(from))?;
+            (&mut file).take(LINES).read_to_end(&mut block)?;
+            // The first line may have begun before, the last may go on behind; one between is whole.
+            let mut lines = block.split_inclusive(|&byte| byte == b'\n');
+            if from > 0 {
+                lines.next();
+            }
+            let Some(row) = lines
+                .next()
+                .filter(|line| line.ends_with(b"\n"))
+                .and_then(|line| serde_json::from_slice::<StepMetrics>(line).ok())
+            else {
+                continue;
+            };
+            let (segment, step) = row.position();
+            segments.meet(segment, step);
+            rows.insert((segment, step), row);
+        }
+        Ok(rows)
+    };
+    let rows = read().map_err(RecordError::io("read", path))?;
+    let mut spread: Vec<StepMetrics> = rows
+        .into_iter()
+        .filter(|((segment, step), _)| segments.counts(*segment, *step))
+        .map(|(_, row)| row)
+        .collect();
+    spread.sort_by_key(|row| row.step);
+    Ok(spread)
 }

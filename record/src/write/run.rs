@@ -277,6 +277,12 @@ impl RunWriter {
         self.errors.last()
     }
 
+    /// What keeps rows from being written at present; they wait in memory, and are tried again at
+    /// every heartbeat.
+    pub fn trouble(&self) -> Option<RecordError> {
+        self.errors.standing()
+    }
+
     /// Begins a checkpoint: write its files into [`PendingCheckpoint::path`], then commit it.
     ///
     /// # Errors

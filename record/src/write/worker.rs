@@ -35,12 +35,24 @@ pub(crate) enum Message {
 pub(crate) struct Errors {
     unreported: Mutex<Option<RecordError>>,
     last: Mutex<Option<RecordError>>,
+    /// What keeps something from being written now.
+    standing: Mutex<Option<RecordError>>,
 }
 
 impl Errors {
     fn keep(&self, error: RecordError) {
         *lock(&self.last) = Some(error.clone());
+        *lock(&self.standing) = Some(error.clone());
         *lock(&self.unreported) = Some(error);
+    }
+
+    /// Everything that waited is written.
+    fn clear(&self) {
+        *lock(&self.standing) = None;
+    }
+
+    pub(crate) fn standing(&self) -> Option<RecordError> {
+        lock(&self.standing).clone()
     }
 
     /// The latest error that no caller has been given yet.
@@ -121,11 +133,14 @@ impl Worker {
             };
             self.note(done);
             if Instant::now() >= next_beat {
-                for retried in self.files().map(Grows::retry) {
-                    self.note(retried);
+                let mut results = self.files().map(Grows::retry).to_vec();
+                results.push(self.write_manifest());
+                if results.iter().all(Result::is_ok) {
+                    self.errors.clear();
                 }
-                let written = self.write_manifest();
-                self.note(written);
+                for result in results {
+                    self.note(result);
+                }
                 next_beat = Instant::now() + heartbeat;
             }
         }

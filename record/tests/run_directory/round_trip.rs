@@ -355,3 +355,33 @@ fn rows_from_many_threads_all_arrive() {
     writer.flush().unwrap();
     assert_eq!(open(writer.path()).events().read_all().unwrap().len(), 1200);
 }
+
+#[test]
+fn a_spread_of_metrics_reaches_over_the_run_and_a_resume_and_holds_no_row_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = create(root.path());
+    let path = writer.path().to_owned();
+    assert!(open(&path).spread_metrics(8).unwrap().is_empty());
+    for step in 1..=400 {
+        writer.metrics(metrics(step, 1.0)).unwrap();
+    }
+    writer.finish(RunState::Stopped).unwrap();
+    // What was written after step 300 is given up.
+    let writer = RunWriter::resume(&path, info(), 301).unwrap();
+    for step in 301..=500 {
+        writer.metrics(metrics(step, 2.0)).unwrap();
+    }
+    writer.finish(RunState::Finished).unwrap();
+
+    let spread = open(&path).spread_metrics(64).unwrap();
+    assert!((40..=64).contains(&spread.len()), "{} rows", spread.len());
+    assert!(spread.windows(2).all(|pair| pair[0].step < pair[1].step));
+    assert!(spread[0].step == 1 && spread[spread.len() - 1].step > 450);
+    for row in &spread {
+        let loss = if row.step > 300 { 2.0 } else { 1.0 };
+        assert_eq!(row.loss, loss, "step {}", row.step);
+    }
+    // More places than rows: each row once.
+    let all = open(&path).spread_metrics(5000).unwrap();
+    assert!(all.len() <= 500 && all.len() > 450);
+}

@@ -1,6 +1,7 @@
 //! Times parts of a model, forward and backward: one mixture or chain of experts, routers included,
-//! or the head with its loss; and what the device reaches at its best, to compare with.
+//! attention, or the head with its loss; and what the device reaches at its best, to compare with.
 
+pub mod attention;
 mod ceiling;
 mod head;
 mod tiles;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
 use bellows_engine::kernels::experts::Settings;
 use bellows_engine::kernels::peak::peak_during;
-use bellows_engine::kernels::profile::{Stage, stages_of};
+use bellows_engine::kernels::profile::{Stage, launches, stages_of};
 use bellows_engine::kernels::routing::{Router, ScoreFunction};
 use bellows_engine::kernels::{Compute, Kernels, convert};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -85,6 +86,10 @@ pub struct Measurement {
     pub seconds: f64,
     /// Operations a second of forward and backward, in 10¹².
     pub tera_operations: f64,
+    /// Median seconds until the host had handed forward and backward to the device, without waiting.
+    pub host_seconds: f64,
+    /// Launches of the kernels in forward and backward; 0 where plain operations compute.
+    pub launches: u64,
     /// The most bytes in use at one time beyond inputs and weights; output and gradients are
     /// among them. `None` on the CPU. Of plain operations: what the device's pools grew by.
     pub extra_bytes: Option<u64>,
@@ -267,33 +272,69 @@ fn figures(
             .zip(after)
             .map(|(before, after)| after.saturating_sub(before))
     };
-    let time = |with_backward: bool| -> Result<f64, String> {
+    let time = timed(device, repeats, |with_backward| layer.pass(with_backward))?;
+    Ok(Measurement {
+        first_seconds,
+        forward_seconds: time.forward,
+        seconds: time.both,
+        tera_operations: operations / time.both / 1e12,
+        host_seconds: time.host,
+        launches: time.launches,
+        extra_bytes,
+    })
+}
+
+/// Medians in seconds.
+struct Times {
+    forward: f64,
+    /// Forward and backward, until the device is done.
+    both: f64,
+    /// The same until the host is done.
+    host: f64,
+    /// Launches of forward and backward.
+    launches: u64,
+}
+
+/// Times `repeats` runs of `pass`, forward, and forward and backward; what it returns is dropped
+/// after the clock is read.
+fn timed<T>(device: &Device, repeats: usize, pass: impl Fn(bool) -> T) -> Result<Times, String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
+    let time = |with_backward: bool| -> Result<(f64, f64), String> {
         // Clocks rise with work: warm up by time, not by count.
         let warm = Instant::now();
         let mut passes = 0;
         while passes < 2 || (warm.elapsed().as_secs_f64() < 0.3 && passes < 200) {
-            drop(layer.pass(with_backward));
+            drop(pass(with_backward));
             sync()?;
             passes += 1;
         }
-        let mut seconds = Vec::with_capacity(repeats);
+        let (mut handed, mut seconds) = (Vec::new(), Vec::new());
         for _ in 0..repeats {
             let start = Instant::now();
-            let held = layer.pass(with_backward);
+            let held = pass(with_backward);
+            handed.push(start.elapsed().as_secs_f64());
             sync()?;
             seconds.push(start.elapsed().as_secs_f64());
             drop(held);
         }
-        seconds.sort_by(f64::total_cmp);
-        Ok(seconds[seconds.len() / 2])
+        Ok((median(handed), median(seconds)))
     };
-    let forward_seconds = time(false)?;
-    let seconds = time(true)?;
-    Ok(Measurement {
-        first_seconds,
-        forward_seconds,
-        seconds,
-        tera_operations: operations / seconds / 1e12,
-        extra_bytes,
+    let (_, forward) = time(false)?;
+    let (host, both) = time(true)?;
+    let before = launches();
+    drop(pass(true));
+    let launches = launches() - before;
+    sync()?;
+    Ok(Times {
+        forward,
+        both,
+        host,
+        launches,
     })
+}
+
+/// The middle of `values`, of which there is one at least.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

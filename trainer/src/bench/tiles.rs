@@ -11,7 +11,7 @@ use bellows_engine::kernels::{Compute, Kernels};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::Serialize;
 
-use super::{LayerShape, Measurement, measure};
+use super::{LayerShape, Measurement, measure, median};
 
 /// Edge of the square matrices whose product is timed.
 const EDGE: usize = 4096;
@@ -117,8 +117,7 @@ pub fn rate(edge: usize, compute: Compute, device: &Device, repeats: usize) -> R
         seconds.push(start.elapsed().as_secs_f64());
         drop(held);
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(2.0 * (edge as f64).powi(3) / seconds[seconds.len() / 2])
+    Ok(2.0 * (edge as f64).powi(3) / median(seconds))
 }
 
 /// How far a small projection and its gradients are from plain operations, relative to the largest

@@ -98,7 +98,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Compare the engine with a reference implementation's numbers
     Verify(VerifyArgs),
-    /// Time mixture-of-experts layers on a device
+    /// Time mixture-of-experts layers, or attention, on a device
     Bench(BenchArgs),
     /// List devices, what they can do, and what is missing
     Devices(DevicesArgs),
@@ -337,6 +337,9 @@ pub struct VerifyArgs {
     /// Also stream in chunks of TOKENS; gradients must be the unstreamed ones
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub stream: Option<u32>,
+    /// Fail where plain operations stood in for kernels
+    #[arg(long)]
+    pub require_kernels: bool,
     /// Where to compute: auto, cpu, gpu or gpu:N
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     pub device: DeviceChoice,
@@ -352,10 +355,13 @@ Examples:
   bellows bench                              every known layer, in every type the device stores
   bellows bench tiny --precision f32         one layer in one type
   bellows bench lavapipe --reference         beside plain tensor operations on the same device
+  bellows bench attention                    flash attention alone, at every known length
+  bellows bench attention-8k --sweep         the same with every size of tiles, kernel by kernel
   bellows bench head head:4096x2048x32000    heads with their loss: tokens, hidden, vocabulary")]
 pub struct BenchArgs {
     /// Layers to time: coe-paper, coe-chain, coe-half, olmoe, mixtral-ish, tiny, lavapipe; none: all
-    /// of these. Heads with cross-entropy: head, head-32k, head-small, head:NxHxV
+    /// of these. Or attention: attention-2k, -8k, -32k, -64, -256, -latent, -window, -lavapipe. Or heads
+    /// with cross-entropy: head, head-32k, head-small, head:NxHxV
     #[arg(value_name = "LAYER")]
     pub shapes: Vec<String>,
     /// Device: auto, cpu, gpu or gpu:INDEX
@@ -376,6 +382,12 @@ pub struct BenchArgs {
     /// Time every tile of cooperative matrices that the device takes, and layers with each of them
     #[arg(long, conflicts_with_all = ["reference", "profile"])]
     pub tiles: bool,
+    /// Attention: try every size of the cooperative kernels' tiles
+    #[arg(long)]
+    pub sweep: bool,
+    /// Attention: plain tiles, where cooperative matrices would be used
+    #[arg(long, conflicts_with = "sweep")]
+    pub plain_tiles: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bellows_record::control::{Command, Status, send};
-use bellows_record::{RunReader, StepMetrics};
+use bellows_record::control::{Status, ask_status};
+use bellows_record::{Liveness, RunReader, StepMetrics};
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
@@ -34,7 +34,7 @@ struct Document {
     model_type: String,
     checkpoints: Vec<u64>,
     /// How a live run is steered; null where it could not be asked.
-    control: Option<Box<Status>>,
+    control: Option<Status>,
 }
 
 /// Tells how far a run is, whether or not it lives.
@@ -44,19 +44,19 @@ struct Document {
 pub fn run(args: StatusArgs, ui: &Ui) -> Result<(), Error> {
     use time::format_description::well_known::Rfc3339;
     let reader = RunReader::open(&args.run)?;
-    let liveness = reader.liveness();
+    let mut liveness = reader.liveness();
     let manifest = reader.manifest();
     let last: Option<StepMetrics> = reader.last_metrics(1)?.pop();
     let finite = |value: f64| value.is_finite().then_some(value);
-    // A run that is busy with a long step still answers: the socket has threads of its own.
-    let control = liveness
-        .is_live()
-        .then(|| {
-            send(&args.run, Command::Status, Some(PATIENCE))
-                .ok()?
-                .status
-        })
-        .flatten();
+    // A run that is busy with a long step still answers: the socket has threads of its own. So does
+    // one that cannot write its heartbeat any more.
+    let mut control = None;
+    if (liveness.is_live() || liveness == Liveness::Crashed)
+        && let Some((now, status)) = ask_status(&args.run, PATIENCE)
+    {
+        liveness = now;
+        control = Some(status);
+    }
     let progress = &manifest.progress;
     let document = Document {
         name: manifest.name.clone(),
@@ -145,6 +145,9 @@ fn tell(run: &Document, ui: &Ui) {
 /// How a live run is steered.
 pub(super) fn tell_steering(status: &Status, ui: &Ui) {
     let line = |name: &str, value: String| ui.print(format!("{name:<16}{value}"));
+    if let Some(trouble) = &status.trouble {
+        line("not recorded", trouble.clone());
+    }
     line(
         "steering",
         format!("learning rate × {}", status.learning_rate_scale),

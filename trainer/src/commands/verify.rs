@@ -1,5 +1,7 @@
 //! `bellows verify`.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::cli::VerifyArgs;
@@ -10,7 +12,8 @@ use crate::verify::{KINDS, Report, verify};
 /// Compares each folder's golden numbers with the engine's.
 ///
 /// # Errors
-/// If a folder cannot be read (exit code 2), or a number is off (exit code 1).
+/// If a folder cannot be read (exit code 2), or a number is off or kernels were required and plain
+/// operations stood in for some (exit code 1).
 pub fn run(args: VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let device = args.device.open()?;
     ui.status(
@@ -44,6 +47,18 @@ pub fn run(args: VerifyArgs, ui: &Ui) -> Result<(), Error> {
             reports.len()
         )));
     }
+    if args.require_kernels {
+        let fallen: BTreeSet<_> = reports.iter().flat_map(Report::fallbacks).collect();
+        if !fallen.is_empty() {
+            let families: Vec<_> = fallen.into_iter().collect();
+            return Err(Error::failed(format!(
+                "plain operations stood in for the kernels of {} on {}",
+                families.join(", "),
+                device.name()
+            ))
+            .help("kernels need a GPU, and model.kernels = \"fused\" in the folder's model"));
+        }
+    }
     ui.status("Verified", format!("{} folders", reports.len()));
     Ok(())
 }
@@ -68,6 +83,12 @@ fn show(report: &Report, ui: &Ui) {
         }
     }
     ui.table(&table);
+    let computed: Vec<_> = report
+        .computed
+        .iter()
+        .map(|computed| format!("{} by {}", computed.family, computed.by))
+        .collect();
+    ui.print(format!("  computed: {}", computed.join("; ")));
     let list = |what: &str, keys: &[String]| {
         if !keys.is_empty() {
             ui.print(format!("  {what}: {}", keys.join(", ")));

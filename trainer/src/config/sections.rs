@@ -59,6 +59,8 @@ pub struct TrainSection {
     pub precision: Precision,
     /// How activations are kept for the backward pass.
     pub memory: Memory,
+    /// Compute the experts' pre-activations again in backward instead of keeping them.
+    pub recompute_experts: bool,
 }
 
 impl Default for TrainSection {
@@ -73,6 +75,7 @@ impl Default for TrainSection {
             skip_limit: 5,
             precision: Precision::Auto,
             memory: Memory::Auto,
+            recompute_experts: false,
         }
     }
 }

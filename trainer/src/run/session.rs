@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use super::checkpoint::load_optimizer;
 use super::reference::{Origin, Reference};
 use super::{State, Stop};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state};
@@ -60,11 +60,17 @@ impl Session {
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
         let model = match &config.train.init_from {
-            Some(folder) => starting_model(&config, folder, &device, numerics(&precision), ui)?,
+            Some(folder) => starting_model(
+                &config,
+                folder,
+                &device,
+                numerics(&precision, &config.train),
+                ui,
+            )?,
             None => {
                 let range = config.model.initializer_range;
                 let mut init = Init::random(&device, config.run.seed, range)
-                    .with_numerics(numerics(&precision));
+                    .with_numerics(numerics(&precision, &config.train));
                 Decoder::new(&mut init, &config.model)
             }
         };
@@ -123,7 +129,7 @@ impl Session {
         let loader = dataset.resume_loader(&loader_config(&config), &state.loader)?;
         let validation = validation(&config, &dataset)?;
         let device = opened.device.clone().autodiff();
-        let model = folder.load_with(&device, numerics(&precision))?;
+        let model = folder.load_with(&device, numerics(&precision, &config.train))?;
         let reference = Reference::reopen(
             &Origin {
                 config: &config,
@@ -132,7 +138,7 @@ impl Session {
                 numerics: described(&opened, &precision),
             },
             state.reference.as_ref(),
-            |start| start.load_with(&device, numerics(&precision)),
+            |start| start.load_with(&device, numerics(&precision, &config.train)),
             stop,
             ui,
         )?;
@@ -174,7 +180,10 @@ impl Session {
                 vocabulary_size: model.vocab_size as u32,
                 sequence_length: self.config.train.sequence_length as u32,
                 // A multiply-add is two operations; backward takes twice what forward does.
-                flops_per_token: Some(6.0 * parameters.computed as f64),
+                flops_per_token: Some(
+                    6.0 * (parameters.computed as f64
+                        + model.attention_products(self.config.train.sequence_length)),
+                ),
             },
             total_steps: self.config.train.steps,
         }
@@ -212,10 +221,11 @@ fn described(opened: &OpenDevice, precision: &Resolved) -> String {
 }
 
 /// How the model of a run computes.
-fn numerics(precision: &Resolved) -> Numerics {
+fn numerics(precision: &Resolved, train: &TrainSection) -> Numerics {
     Numerics {
         kernels: Kernels::default(),
         compute: precision.compute,
+        recompute_experts: train.recompute_experts,
     }
 }
 

@@ -11,7 +11,7 @@ use bellows_engine::weights::{
 };
 use burn::tensor::Tensor;
 
-use super::report::{Check, Report};
+use super::report::{Check, Computed, Report};
 
 /// Largest error of a logit, absolute.
 const LOGITS: f64 = 1e-4;
@@ -188,7 +188,7 @@ impl<'a> Golden<'a> {
         Ok(())
     }
 
-    pub fn finish(self, folder: &Path, tokens: usize) -> Report {
+    pub fn finish(self, folder: &Path, tokens: usize, computed: Vec<Computed>) -> Report {
         let unused = self
             .source
             .names()
@@ -202,6 +202,7 @@ impl<'a> Golden<'a> {
             not_judged: self.not_judged,
             absent: self.absent,
             not_produced: unused,
+            computed,
         }
     }
 }

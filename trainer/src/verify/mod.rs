@@ -7,11 +7,12 @@
 mod compare;
 mod report;
 
-pub use report::{Check, KINDS, Report};
+pub use report::{Check, Computed, KINDS, Report};
 
 use std::path::Path;
 
 use bellows_engine::config::{ModelType, huggingface};
+use bellows_engine::kernels::calls;
 use bellows_engine::model::{Decoder, Input, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
@@ -50,6 +51,8 @@ fn reference_optimizer() -> AdamWConfig {
 /// be the unstreamed one.
 pub fn verify(folder: &Path, device: &Device, stream: Option<usize>) -> Result<Report, Error> {
     let device = device.clone().autodiff();
+    // What ran before is not this folder's.
+    calls::take();
     let source = ModelFolder::open(folder)?;
     let objective = huggingface::reference_objective(&source.json, &source.config)
         .map_err(|error| Error::input(format!("{}: {error}", folder.display())))?;
@@ -114,7 +117,8 @@ pub fn verify(folder: &Path, device: &Device, stream: Option<usize>) -> Result<R
     let loss = reported_loss(&last, source.config.model_type);
     golden.scalar("loss_after_2", loss, 1e-3).map_err(wrong)?;
 
-    Ok(golden.finish(folder, logits.len() / vocabulary))
+    let computed = calls::take().iter().map(Computed::new).collect();
+    Ok(golden.finish(folder, logits.len() / vocabulary, computed))
 }
 
 fn step(

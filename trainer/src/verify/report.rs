@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bellows_engine::kernels::calls::{Calls, Path};
 use serde::Serialize;
 
 /// One number of the golden file, or the worst of one tensor.
@@ -29,6 +30,36 @@ impl Check {
     }
 }
 
+/// Which implementation computed a family of operations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Computed {
+    /// The family.
+    pub family: &'static str,
+    /// By what, in words.
+    pub by: String,
+    /// How often.
+    pub calls: u64,
+    /// Plain operations stood in for kernels.
+    pub fell_back: bool,
+}
+
+impl Computed {
+    /// What `calls` says.
+    pub fn new(calls: &Calls) -> Self {
+        let (by, fell_back) = match calls.path {
+            Path::Kernels(which) => (format!("kernels ({which})"), false),
+            Path::Burn(which) => (format!("Burn's {which}, by rule"), false),
+            Path::Reference => ("plain operations".to_owned(), true),
+        };
+        Self {
+            family: calls.family,
+            by,
+            calls: calls.count,
+            fell_back,
+        }
+    }
+}
+
 /// Result for one folder.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -44,6 +75,8 @@ pub struct Report {
     pub absent: Vec<String>,
     /// Keys of the golden file that the engine does not make: a failure.
     pub not_produced: Vec<String>,
+    /// Which implementation computed each family, and how often.
+    pub computed: Vec<Computed>,
 }
 
 /// The kinds of check, in the order of their report.
@@ -64,6 +97,12 @@ impl Report {
         !self.checks.is_empty()
             && self.not_produced.is_empty()
             && self.checks.iter().all(|check| check.passed)
+    }
+
+    /// The families for which plain operations stood in, each once.
+    pub fn fallbacks(&self) -> Vec<&'static str> {
+        let fallen = self.computed.iter().filter(|computed| computed.fell_back);
+        fallen.map(|computed| computed.family).collect()
     }
 
     /// The check of `kind` that used most of its tolerance.

@@ -1,13 +1,13 @@
 //! The dashboard in a real terminal (tmux), steering a real run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::common::Folder;
 
 /// Longest wait for something that takes moments: reached only when a test fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A terminal with the dashboard in it, and the run that it starts; both ended with the test.
 struct Terminal<'a> {
@@ -17,6 +17,9 @@ struct Terminal<'a> {
 
 impl<'a> Terminal<'a> {
     fn new(folder: &'a Folder) -> Self {
+        // One server for all of the test's terminals: one that ends with the first would refuse the
+        // second while it does.
+        folder.write("tmux.conf", "set -s exit-empty off\n");
         let server = folder.path("tmux.sock");
         Self { folder, server }
     }
@@ -25,7 +28,8 @@ impl<'a> Terminal<'a> {
         Command::new("tmux")
             .arg("-S")
             .arg(&self.server)
-            .args(["-f", "/dev/null"])
+            .arg("-f")
+            .arg(self.folder.path("tmux.conf"))
             .args(arguments)
             .env_remove("TMUX")
             .env_remove("NO_COLOR")
@@ -113,10 +117,11 @@ impl<'a> Terminal<'a> {
 impl Drop for Terminal<'_> {
     fn drop(&mut self) {
         let _ = self.tmux(&["kill-server"]);
-        if self.folder.run("live").exists() {
-            let _ = self
-                .folder
-                .bellows("ctl runs/live stop --wait --timeout 60");
+        for run in ["live", "live-branch"] {
+            if self.folder.run(run).exists() {
+                let stop = format!("ctl runs/{run} stop --wait --timeout 60");
+                let _ = self.folder.bellows(&stop);
+            }
         }
     }
 }
@@ -137,7 +142,7 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
     let folder = Folder::new();
     let terminal = Terminal::new(&folder);
 
-    // Start.
+    // Start. The run has the steps that were typed, not the file's, however fast Enter follows.
     terminal.open("runs --examples .");
     terminal.wait_for(&["There are no runs in runs yet."]);
     terminal.press(&["N"]);
@@ -148,19 +153,21 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
     terminal.press(&["Tab", "Tab"]);
     terminal.write("1000000");
     terminal.press(&["Enter"]);
-    terminal.wait_for(&["Start live?", "1000000 steps on cpu"]);
+    terminal.wait_for(&["Start live?", "1000000 steps on cpu", "Memory plan"]);
     terminal.press(&["y"]);
-    terminal.wait_for(&["live", "running"]);
+    terminal.wait_for(&["1 run, 1 alive", "● running"]);
     terminal.press(&["Enter"]);
-    terminal.wait_for(&["step ", "loss", "tok/s"]);
+    terminal.wait_for(&["[1 charts]", "● running", "loss", "tok/s"]);
     terminal.wait_until("first steps", || {
         folder.run("live").join("metrics.jsonl").exists()
     });
     terminal.wait_for_steps(3);
+    let status = folder.bellows("status runs/live --json").ok().json();
+    assert_eq!(status["total_steps"], 1_000_000);
 
-    // Pause: steps stop.
+    // Pause: steps stop. The sign is the run's own state; the answer alone is a passing word.
     terminal.press(&["P"]);
-    terminal.wait_for(&["paused"]);
+    terminal.wait_for(&["◐ paused"]);
     terminal.wait_until("the pause", || folder.state("live") == "paused");
     let paused = terminal.last_step();
     std::thread::sleep(Duration::from_millis(500));
@@ -175,9 +182,13 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
     terminal.wait_for(&["Scale the learning rate"]);
     terminal.write("0.5");
     terminal.press(&["Enter"]);
-    terminal.wait_for(&["the learning rate is scaled by 0.5"]);
+    terminal.wait_until("the event", || {
+        folder
+            .text("runs/live/events.jsonl")
+            .contains("the learning rate is scaled by 0.5")
+    });
     terminal.press(&["P"]);
-    terminal.wait_for(&["running"]);
+    terminal.wait_for(&["● running"]);
     terminal.wait_for_steps(3);
     let rows = folder.metrics("live");
     let rate = |step: u64| -> f64 { rows[&step]["learning_rate"].parse().expect("a number") };
@@ -189,7 +200,6 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
 
     // Checkpoint.
     terminal.press(&["C"]);
-    terminal.wait_for(&["is being written"]);
     let written = || {
         let checkpoints = std::fs::read_dir(folder.run("live").join("checkpoints"));
         let mut names = checkpoints
@@ -206,12 +216,12 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
 
     // Every tab shows what the run has.
     for (key, words) in [
-        ("2", ["layer", "entropy"]),
+        ("2", ["[2 routing]", "entropy"]),
         ("3", ["weights", "allocator"]),
         ("4", ["checkpoint", "learning_rate_scale"]),
         ("5", ["flops_per_token", "checkpoint"]),
-        ("6", ["the ", "step"]),
-        ("1", ["loss", "tok/s"]),
+        ("6", ["[6 samples]", "▸ the"]),
+        ("1", ["[1 charts]", "tok/s"]),
     ] {
         terminal.press(&[key]);
         terminal.wait_for(&words);
@@ -227,7 +237,7 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
 
     // Attach again, and only look: nothing that steers is offered or taken.
     terminal.open("runs/live --read-only");
-    terminal.wait_for(&["running", "read-only"]);
+    terminal.wait_for(&["● running", "read-only"]);
     terminal.press(&["P"]);
     terminal.wait_for_steps(3);
     assert_eq!(folder.state("live"), "running");
@@ -236,7 +246,7 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
 
     // Attach again, and stop.
     terminal.open("runs/live");
-    terminal.wait_for(&["running"]);
+    terminal.wait_for(&["● running"]);
     terminal.press(&["S"]);
     terminal.wait_for(&["Stop the run?"]);
     terminal.press(&["n"]);
@@ -244,7 +254,7 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
     terminal.press(&["S"]);
     terminal.wait_for(&["Stop the run?"]);
     terminal.press(&["y"]);
-    terminal.wait_for(&["stopped"]);
+    terminal.wait_for(&["■ stopped"]);
     assert_eq!(folder.state("live"), "stopped");
     let last = folder.metrics("live").len() as u64;
     assert_eq!(
@@ -252,6 +262,47 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
         Some(&last),
         "no checkpoint of the last step"
     );
+
+    // Go on from the first checkpoint, under another name: the run itself stays as it is.
+    terminal.press(&["B"]);
+    terminal.wait_for(&["from which checkpoint", "last", "live-branch"]);
+    terminal.press(&["Down", "Enter"]);
+    terminal.wait_for(&["Branch live-branch from"]);
+    terminal.press(&["y"]);
+    terminal.wait_until("the branch", || {
+        folder.run("live-branch").join("metrics.jsonl").exists()
+    });
+    folder
+        .bellows("ctl runs/live-branch stop --wait --timeout 60")
+        .ok();
+    assert_eq!(folder.metrics("live").len() as u64, last);
     terminal.press(&["q"]);
     terminal.wait_until("the end of the dashboard", || !terminal.is_open());
+}
+
+#[test]
+fn a_dashboard_that_is_not_there_is_looked_for_on_the_path_and_then_told_how_to_build() {
+    let folder = Folder::new();
+    // The program alone in a folder.
+    let alone = folder.path("bellows");
+    let program = env!("CARGO_BIN_EXE_bellows");
+    if std::fs::hard_link(program, &alone).is_err() {
+        std::fs::copy(program, &alone).expect("a copy");
+    }
+    let tui = |path: &Path| {
+        let mut command = Command::new(&alone);
+        command
+            .args(["tui", "runs", "--read-only"])
+            .env("PATH", path)
+            .current_dir(folder.path("."));
+        command
+    };
+    crate::common::finish(&mut tui(&folder.path("empty"))).refused(&[
+        "bellows-tui, is neither beside this program nor on the PATH",
+        "cargo build --release -p bellows-tui",
+    ]);
+    std::fs::create_dir(folder.path("path")).expect("a folder");
+    std::os::unix::fs::symlink("/bin/echo", folder.path("path/bellows-tui")).expect("a link");
+    let done = crate::common::finish(&mut tui(&folder.path("path"))).ok();
+    assert_eq!(done.stdout, "runs --read-only\n");
 }

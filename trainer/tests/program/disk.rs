@@ -122,3 +122,60 @@ fn a_disk_that_fills_up_costs_neither_checkpoints_nor_the_run() {
     std::fs::rename(folder.path("survivor"), folder.run("run")).expect("a run");
     folder.assert_equal_runs("whole", "run", 24);
 }
+
+/// The same for a live run that is asked how it is.
+#[cfg(target_os = "linux")]
+const LIVE_ON_A_SMALL_DISK: &str = r#"
+mount -t tmpfs -o size=64m tmpfs runs || exit 77
+"$@" train run.toml --name run --set train.steps=1000000 --set checkpoint.every=0 --set evaluate.every=0 \
+    --set record.routing_every=0 --set record.memory_every=0 --set record.transitions_every=0 \
+    --set record.traces_every=0 2> log.txt &
+looks=0
+again() { looks=$((looks + 1)); [ $looks -lt 3000 ] && kill -0 $! && sleep 0.1; }
+until [ -s runs/run/metrics.jsonl ]; do again || exit 10; done
+cat /dev/zero > runs/filler 2> /dev/null
+until "$@" status runs/run --json > full.json && grep -q '"trouble"' full.json; do again || exit 11; done
+rm runs/filler
+until "$@" status runs/run --json > room.json && ! grep -q '"trouble"' room.json; do again || exit 12; done
+"$@" ctl runs/run stop --wait || exit 13
+wait $! || exit 14
+cp -r runs/run survivor
+"#;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_live_run_on_a_full_disk_says_so_and_loses_no_row() {
+    use std::process::Command;
+
+    let own_mounts = Command::new("unshare")
+        .args(["-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+        .output();
+    if !own_mounts.is_ok_and(|output| output.status.success()) {
+        println!(
+            "SKIPPED a_live_run_on_a_full_disk_says_so_and_loses_no_row: \
+             this system lets no user mount a file system of his own"
+        );
+        return;
+    }
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("runs")).expect("a folder");
+    let mut command = Command::new("unshare");
+    command
+        .args(["-Urm", "sh", "-c", LIVE_ON_A_SMALL_DISK, "sh"])
+        .arg(env!("CARGO_BIN_EXE_bellows"))
+        .env_remove("RUST_BACKTRACE")
+        .current_dir(folder.path(""));
+    crate::common::finish(&mut command).ok();
+
+    let full: serde_json::Value = serde_json::from_str(&folder.text("full.json")).expect("JSON");
+    assert_eq!(full["state"], "running");
+    let trouble = full["control"]["trouble"].as_str().expect("words");
+    assert!(trouble.contains("No space left on device"), "{trouble}");
+    assert!(trouble.contains("free some space"), "{trouble}");
+    std::fs::create_dir_all(folder.path("runs")).expect("a folder");
+    std::fs::rename(folder.path("survivor"), folder.run("run")).expect("a run");
+    let rows = folder.metrics("run");
+    let last = *rows.last_key_value().expect("rows").0;
+    assert_eq!(rows.len() as u64, last, "rows are missing");
+    assert_eq!(folder.checkpoints("run"), [last]);
+}

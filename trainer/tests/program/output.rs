@@ -121,6 +121,26 @@ fn a_verification_is_told_for_people_and_for_scripts() {
     let checks = told["folders"][0]["report"]["checks"].as_array();
     assert!(checks.is_some_and(|checks| checks.len() > 10));
 
+    // Who computed is told, and on a CPU that is never kernels.
+    assert!(
+        done.stdout.contains("attention by plain operations"),
+        "{}",
+        done.stdout
+    );
+    let computed = &told["folders"][0]["report"]["computed"];
+    let computed = computed.as_array().expect("a list");
+    assert!(
+        computed
+            .iter()
+            .all(|family| family["fell_back"] == true || family["family"] == "linear")
+    );
+    folder
+        .bellows(&format!("verify --require-kernels {good}"))
+        .told(
+            1,
+            &["plain operations stood in for the kernels of", "attention"],
+        );
+
     // Other weights than those of the golden numbers: a difference is a failure, no bad input.
     folder.bellows(&format!("import {good} --output off")).ok();
     std::fs::copy(

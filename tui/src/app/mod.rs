@@ -15,7 +15,7 @@ mod text;
 
 pub use charts::{ChartState, SMOOTHING, Window};
 pub use compare::{CompareScreen, MAX_COMPARED};
-pub use form::{Field, FieldKind, Form, Verdict};
+pub use form::{Field, FieldKind, Form, Plan, Question, Verdict};
 pub use home::{HomeScreen, Sort};
 pub use overlay::{Confirm, Deed, HelpScreen, Overlay, Prompt, PromptKind};
 pub use run::{RunScreen, Tab, WINDOWS};
@@ -339,6 +339,15 @@ impl App {
                 }
             },
         }
+    }
+
+    /// A program was started: its run will appear in the list. A dashboard of one run has none, and
+    /// stays with that run.
+    pub fn started(&mut self, what: String) {
+        if !self.single {
+            self.screen = Screen::Home;
+        }
+        self.say(what);
     }
 
     fn leave(&mut self) {

@@ -61,6 +61,9 @@ pub struct Prompt {
     pub hint: String,
     /// What is typed.
     pub text: TextLine,
+    /// What can be chosen with a key instead, each with what is known of it. A choice takes the
+    /// place of the first word.
+    pub choices: Vec<(String, String)>,
     /// What is wrong with it.
     pub complaint: Option<String>,
     /// What it is for.
@@ -87,6 +90,28 @@ pub enum PromptKind {
 }
 
 impl Prompt {
+    /// The choice that is typed.
+    pub fn chosen(&self) -> Option<usize> {
+        let first = self.text.as_str().split_whitespace().next()?;
+        self.choices.iter().position(|(choice, _)| choice == first)
+    }
+
+    /// Takes the choice so many places on.
+    fn choose(&mut self, by: isize) {
+        let count = self.choices.len();
+        if count == 0 {
+            return;
+        }
+        let next = match self.chosen() {
+            Some(at) => at.saturating_add_signed(by).min(count - 1),
+            None => 0,
+        };
+        let rest = self.text.as_str().trim_start();
+        let rest = rest.find(char::is_whitespace).map_or("", |at| &rest[at..]);
+        self.text = TextLine::new(format!("{}{rest}", self.choices[next].0));
+        self.complaint = None;
+    }
+
     /// What the typed value asks for, or what is wrong with it.
     pub fn deed(&self) -> Result<Deed, String> {
         let text = self.text.as_str().trim();
@@ -179,6 +204,8 @@ impl App {
                     }
                     Err(complaint) => prompt.complaint = Some(complaint),
                 },
+                Action::Up => prompt.choose(-1),
+                Action::Down => prompt.choose(1),
                 _ => self.overlay = None,
             },
             None => {}
@@ -201,6 +228,27 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chosen_checkpoint_leaves_the_typed_name_as_it_is() {
+        let choice = |name: &str| (name.to_owned(), String::new());
+        let mut prompt = Prompt {
+            title: String::new(),
+            hint: String::new(),
+            text: TextLine::new("last my-branch"),
+            choices: vec![choice("last"), choice("best"), choice("400")],
+            complaint: None,
+            kind: PromptKind::Branch,
+            run: PathBuf::from("runs/run"),
+        };
+        prompt.choose(1);
+        prompt.choose(1);
+        prompt.choose(1);
+        assert_eq!(prompt.text.as_str(), "400 my-branch");
+        prompt.text = TextLine::new("");
+        prompt.choose(-1);
+        assert_eq!(prompt.text.as_str(), "last");
+    }
 
     #[test]
     fn intervals_are_read_and_nonsense_is_told() {

@@ -1,10 +1,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use bellows_record::Liveness;
 use bellows_record::control::{Acknowledgement, ClientError, Command};
+use bellows_record::{Liveness, list_checkpoints};
 
-use super::{App, Confirm, Deed, Overlay, Prompt, PromptKind, Screen, TextLine};
+use super::{App, Confirm, Deed, Overlay, Prompt, PromptKind, Question, Screen, TextLine};
 use crate::format;
 use crate::keys::Action;
 
@@ -15,10 +15,9 @@ pub enum Effect {
     Command(PathBuf, Command),
     /// Start a program that outlives the dashboard.
     Launch(Launch),
-    /// Resolve a configuration (`bellows config`), for the form.
-    Resolve(Vec<OsString>),
-    /// Ask for the memory plan (`bellows plan`), where there is such a command.
-    Plan(Vec<OsString>),
+    /// Resolve the form's settings (`bellows config`), and ask for their memory plan (`bellows
+    /// plan`).
+    Ask(Question),
 }
 
 /// A `bellows` command that becomes a process of its own.
@@ -127,6 +126,47 @@ fn check_checkpoint(from: &str) -> Result<(), String> {
     }
 }
 
+/// The checkpoints of a run, the newest first, and before them the names that stand for the last
+/// and the best. Validation losses are those that the checkpoints' own states tell.
+fn checkpoint_choices(run: &Path) -> Vec<(String, String)> {
+    // Where the folder cannot be read there is nothing to choose, and `bellows resume` says why.
+    let checkpoints = list_checkpoints(run).unwrap_or_default();
+    let losses: Vec<(u64, Option<f64>)> = checkpoints
+        .iter()
+        .rev()
+        .map(|(step, path)| (*step, validation_of(path)))
+        .collect();
+    let words = |step: u64, loss: Option<f64>| {
+        let loss = loss.map(|loss| format!(", validation {}", format::number(loss)));
+        format!("step {}{}", format::whole(step), loss.unwrap_or_default())
+    };
+    let mut choices = Vec::new();
+    if let Some(&(step, loss)) = losses.first() {
+        choices.push(("last".to_owned(), words(step, loss)));
+    }
+    let best = losses
+        .iter()
+        .filter(|(_, loss)| loss.is_some_and(f64::is_finite))
+        .min_by(|a, b| a.1.unwrap_or(f64::NAN).total_cmp(&b.1.unwrap_or(f64::NAN)));
+    if let Some(&(step, loss)) = best {
+        choices.push(("best".to_owned(), words(step, loss)));
+    }
+    choices.extend(
+        losses
+            .into_iter()
+            .map(|(step, loss)| (step.to_string(), words(step, loss))),
+    );
+    choices
+}
+
+fn validation_of(checkpoint: &Path) -> Option<f64> {
+    let state = std::fs::read(checkpoint.join("state.json")).ok()?;
+    serde_json::from_slice::<serde_json::Value>(&state)
+        .ok()?
+        .get("validation_loss")?
+        .as_f64()
+}
+
 impl App {
     /// The run that steering means, and what it is doing.
     fn steered(&self) -> Option<(PathBuf, Option<Liveness>)> {
@@ -218,27 +258,40 @@ impl App {
                 "",
             ),
             Action::Resume if is_live => self.complain(format!("the run is {state}; P pauses and goes on")),
-            Action::Resume => self.ask(
-                run,
-                PromptKind::Resume,
-                "Go on from which checkpoint?",
-                "last, best or a step; a step before the last gives up what came after it",
-                "last",
-            ),
-            Action::Branch => {
-                let name = run.file_name().unwrap_or_default().to_string_lossy();
-                let suggestion = format!("last {name}-branch");
-                self.ask(
-                    run,
-                    PromptKind::Branch,
-                    "Another run, from which checkpoint, under which name?",
-                    "last, best or a step, then a name",
-                    &suggestion,
-                );
-            }
+            Action::Resume | Action::Branch => self.ask_for_checkpoint(run, action),
             _ => {}
         }
         true
+    }
+
+    fn ask_for_checkpoint(&mut self, run: PathBuf, action: Action) {
+        let choices = checkpoint_choices(&run);
+        if choices.is_empty() {
+            self.complain("the run has no checkpoint to go on from");
+            return;
+        }
+        if action == Action::Resume {
+            self.ask(
+                run,
+                PromptKind::Resume,
+                "Go on from which checkpoint?",
+                "one of these, or any step that has one; a step before the last gives up what came after it",
+                "last",
+            );
+        } else {
+            let name = run.file_name().unwrap_or_default().to_string_lossy();
+            let suggestion = format!("last {name}-branch");
+            self.ask(
+                run,
+                PromptKind::Branch,
+                "Another run, from which checkpoint, under which name?",
+                "a checkpoint, then the new run's name",
+                &suggestion,
+            );
+        }
+        if let Some(Overlay::Prompt(prompt)) = &mut self.overlay {
+            prompt.choices = choices;
+        }
     }
 
     fn ask(&mut self, run: PathBuf, kind: PromptKind, title: &str, hint: &str, text: &str) {
@@ -246,6 +299,7 @@ impl App {
             title: title.to_owned(),
             hint: hint.to_owned(),
             text: TextLine::new(text),
+            choices: Vec::new(),
             complaint: None,
             kind,
             run,

@@ -59,7 +59,7 @@ impl Headline {
             memory: (
                 last.and_then(|row| row.memory_bytes),
                 last.and_then(|row| row.peak_memory_bytes),
-                info.and_then(|info| info.device.memory_bytes),
+                run.memory_limit(),
             ),
             seconds_left: run
                 .is_live()

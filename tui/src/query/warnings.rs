@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bellows_record::{Manifest, RoutingRow, StepMetrics};
+use bellows_record::{RoutingRow, StepMetrics};
 
 use crate::format;
 use crate::store::MetricStore;
@@ -139,7 +139,7 @@ impl Detector {
     }
 
     /// Everything that deserves a look now, the newest and gravest first.
-    pub fn warnings(&self, manifest: Option<&Manifest>, metrics: &MetricStore) -> Vec<Warning> {
+    pub fn warnings(&self, memory_limit: Option<u64>, metrics: &MetricStore) -> Vec<Warning> {
         let mut list: Vec<Warning> = self.spikes.iter().cloned().collect();
         if let Some(&last) = self.skipped.back() {
             let shown: Vec<String> = self
@@ -165,7 +165,7 @@ impl Detector {
         }
         list.extend(self.validation_rising());
         list.extend(throughput_drop(metrics));
-        list.extend(memory_nearly_full(manifest, metrics));
+        list.extend(memory_nearly_full(memory_limit, metrics));
         list.extend(self.routing.iter().cloned());
         list.sort_by(|a, b| b.step.cmp(&a.step).then(b.severity.cmp(&a.severity)));
         list
@@ -226,12 +226,8 @@ fn throughput_drop(metrics: &MetricStore) -> Option<Warning> {
     })
 }
 
-fn memory_nearly_full(manifest: Option<&Manifest>, metrics: &MetricStore) -> Option<Warning> {
-    let limit = manifest?
-        .info
-        .device
-        .memory_bytes
-        .filter(|&limit| limit > 0)?;
+fn memory_nearly_full(limit: Option<u64>, metrics: &MetricStore) -> Option<Warning> {
+    let limit = limit?;
     let last = metrics.last()?;
     let used = last.memory_bytes?.max(last.peak_memory_bytes.unwrap_or(0));
     let share = used as f64 / limit as f64;
@@ -378,13 +374,13 @@ mod tests {
         }
     }
 
-    fn titles(rows: &[StepMetrics], manifest: Option<&Manifest>) -> Vec<String> {
+    fn titles(rows: &[StepMetrics], memory_limit: Option<u64>) -> Vec<String> {
         let (mut detector, mut metrics) = (Detector::default(), MetricStore::default());
         for row in rows {
             detector.push(row);
             metrics.push(row);
         }
-        let found = detector.warnings(manifest, &metrics);
+        let found = detector.warnings(memory_limit, &metrics);
         found.into_iter().map(|warning| warning.title).collect()
     }
 
@@ -426,6 +422,18 @@ mod tests {
             titles(&rows, None),
             ["validation rises while training falls"]
         );
+    }
+
+    #[test]
+    fn memory_near_the_limit_is_told_and_memory_without_a_limit_is_not() {
+        let rows = [StepMetrics {
+            memory_bytes: Some(80),
+            peak_memory_bytes: Some(95),
+            ..row(1, 2.0)
+        }];
+        assert_eq!(titles(&rows, Some(100)), ["memory near the limit"]);
+        assert!(titles(&rows, Some(200)).is_empty());
+        assert!(titles(&rows, None).is_empty());
     }
 
     #[test]

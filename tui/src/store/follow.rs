@@ -1,14 +1,16 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bellows_record::control::ask_status;
 use bellows_record::{
-    Event, LineReader, Liveness, MemoryRow, RecordError, RouterRow, RoutingRow, RunReader, Sample,
-    StepMetrics, StreamReader, StreamRow,
+    Event, LineReader, Liveness, Manifest, MemoryRow, RecordError, RouterRow, RoutingRow,
+    RunReader, RunState, Sample, StepMetrics, StreamReader, StreamRow,
 };
 
 use super::{Loading, MemoryView, MetricStore, Notify, RoutingView, RunData, Shared};
+use crate::format;
 use crate::query::warnings::{Detector, RoutingWatch};
 
 /// Time between two looks at the files while nothing is asked for.
@@ -17,14 +19,27 @@ const PERIOD: Duration = Duration::from_millis(300);
 /// Time before a run that cannot be read is tried again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Silence after which a run is asked over its socket what it is doing; its manifest is renewed
+/// about every two seconds.
+const SILENCE: bellows_record::time::Duration = bellows_record::time::Duration::seconds(6);
+
+/// Time between two such questions, and for their answer.
+const QUESTION: Duration = Duration::from_secs(2);
+
 /// Rows of the first look.
 const PREVIEW: usize = 1500;
 
 /// Samples and events kept; a dashboard shows the newest.
 const LOG: usize = 5000;
 
-/// Arrow batches read in one go, so that screens are not kept waiting.
+/// Rows handed over in one go: a screen that is to be drawn waits for no more than these.
+const SLICE: usize = 128;
+
+/// Arrow batches read before the JSON lines are looked at again.
 const BATCHES: usize = 64;
+
+/// Time between two looks at the cursor's place while a history is being read.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// What the screens want to look at closely.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,24 +196,25 @@ impl Worker {
         (self.notify)();
         let mut streams = Streams::new(&run);
         let mut focus = Focus::default();
+        let mut voice = Voice::default();
         let mut pause = Duration::ZERO;
         while let Some(wanted) = self.wait(pause) {
             let moved = wanted != focus;
             focus = wanted;
             let mut busy = streams.poll_lines(&self.data)?;
-            let refocus = moved || streams.watch.take_due();
             // Streams wait for the curves that people look at first.
             let mut arrived = false;
             if !busy {
                 (busy, arrived) = streams.poll_streams(&self.data)?;
             }
-            if refocus || arrived {
+            streams.watch.due |= arrived;
+            let refocus = moved || streams.watch.take_due(busy);
+            if refocus {
                 streams.look_closely(&self.data, focus);
-                streams.watch.due = busy;
             }
             // A manifest that is being replaced by another program's write is read at the next look.
             let manifest = run.refresh()?.clone();
-            let changed = self.refresh(&run, manifest)?;
+            let changed = self.refresh(&run, manifest, &mut voice)?;
             if busy || arrived || refocus || changed || streams.take_news() {
                 (self.notify)();
             }
@@ -210,31 +226,71 @@ impl Worker {
     fn refresh(
         &self,
         run: &RunReader,
-        manifest: bellows_record::Manifest,
+        manifest: Manifest,
+        voice: &mut Voice,
     ) -> Result<bool, RecordError> {
-        let liveness = Liveness::of(&manifest);
+        let (liveness, unwritten) = voice.hear(&self.path, &manifest);
         let checkpoints = steps_of(run)?;
         let resumed = {
             let data = self.data.read();
             let known = data.manifest.as_ref();
             if known == Some(&manifest)
                 && data.liveness == Some(liveness)
+                && data.unwritten == unwritten
                 && data.checkpoints == checkpoints
             {
                 return Ok(false);
             }
             known.is_none_or(|known| known.segment != manifest.segment)
         };
-        let config = resumed.then(|| run.config().unwrap_or_default());
+        let again = resumed.then(|| {
+            (
+                run.config().unwrap_or_default(),
+                run.plan().unwrap_or_default(),
+            )
+        });
         let mut data = self.data.write();
-        if let Some(config) = config {
-            data.config = config;
+        if let Some((config, plan)) = again {
+            (data.config, data.plan) = (config, plan);
         }
         data.liveness = Some(liveness);
+        data.unwritten = unwritten;
         data.manifest = Some(manifest);
         data.checkpoints = checkpoints;
         data.trouble = None;
         Ok(true)
+    }
+}
+
+/// What a run says over its socket while its files say nothing.
+#[derive(Default)]
+struct Voice {
+    asked: Option<Instant>,
+    said: Option<(Liveness, Option<String>)>,
+}
+
+impl Voice {
+    /// What the run is doing, and what keeps it from writing so.
+    fn hear(&mut self, path: &Path, manifest: &Manifest) -> (Liveness, Option<String>) {
+        let judged = Liveness::of(manifest);
+        let live = matches!(manifest.state, RunState::Running | RunState::Paused);
+        if !live || bellows_record::now() - manifest.heartbeat < SILENCE {
+            *self = Self::default();
+            return (judged, None);
+        }
+        if self.asked.is_none_or(|asked| asked.elapsed() >= QUESTION) {
+            self.said = ask_status(path, QUESTION).map(|(liveness, status)| {
+                let unwritten = status.trouble.map(|trouble| {
+                    let step = format::whole(status.step);
+                    format!(
+                        "the run goes on, step {step}, but its record is not written: {trouble}"
+                    )
+                });
+                (liveness, unwritten)
+            });
+            self.asked = Some(Instant::now());
+        }
+        self.said.clone().unwrap_or((judged, None))
     }
 }
 
@@ -273,16 +329,25 @@ struct Streams {
     news: bool,
 }
 
-/// Whether the close view is behind.
+/// What follows the streams more closely than their histories do.
 #[derive(Default)]
 struct Watch {
+    /// Whether the close view is behind.
     due: bool,
+    looked: Option<Instant>,
     routing: RoutingWatch,
 }
 
 impl Watch {
-    fn take_due(&mut self) -> bool {
-        std::mem::take(&mut self.due)
+    /// Whether to look again: now and then while there is more to come, and after the last.
+    fn take_due(&mut self, busy: bool) -> bool {
+        let early = busy && self.looked.is_some_and(|looked| looked.elapsed() < GLANCE);
+        let due = self.due && !early;
+        if due {
+            self.due = false;
+            self.looked = Some(Instant::now());
+        }
+        due
     }
 }
 
@@ -323,22 +388,32 @@ impl Streams {
             return Ok(false);
         }
         self.news = true;
+        if let Some(step) = update.keep_below {
+            let mut data = data.write();
+            data.detector.keep_below(step);
+            if !data.metrics.keep_below(step) {
+                // A resume went far back: everything from the start, while the preview stays on the screen.
+                data.metrics = MetricStore::default();
+                data.detector = Detector::default();
+                self.metrics = self.run.metrics();
+                data.loading = Loading::Opening;
+                return Ok(true);
+            }
+        }
+        for rows in update.rows.chunks(SLICE) {
+            let mut data = data.write();
+            for row in rows {
+                data.metrics.push(row);
+                data.detector.push(row);
+            }
+        }
+        let notes = self.notes();
+        let warnings = {
+            let data = data.read();
+            data.detector.warnings(data.memory_limit(), &data.metrics)
+        };
         let mut data = data.write();
         let data = &mut *data;
-        if let Some(step) = update.keep_below {
-            data.detector.keep_below(step);
-        }
-        if !data.metrics.apply(&update) {
-            // A resume went far back: everything from the start, while the preview stays on the screen.
-            data.metrics = MetricStore::default();
-            data.detector = Detector::default();
-            self.metrics = self.run.metrics();
-            data.loading = Loading::Opening;
-            return Ok(true);
-        }
-        for row in &update.rows {
-            data.detector.push(row);
-        }
         events.apply(&mut data.events, |event| event.step);
         samples.apply(&mut data.samples, |sample| sample.step);
         let old = data.events.len().saturating_sub(LOG);
@@ -354,10 +429,8 @@ impl Streams {
         if !update.more {
             data.preview = MetricStore::default();
         }
-        data.notes = self.notes();
-        data.warnings = data
-            .detector
-            .warnings(data.manifest.as_ref(), &data.metrics);
+        data.notes = notes;
+        data.warnings = warnings;
         Ok(more)
     }
 
@@ -399,7 +472,8 @@ impl Streams {
             };
             let (rows, routers) = (read(&self.routing, step), read(&self.routers, step));
             self.watch.routing.push(step, &rows);
-            data.write().routing.push(step, &rows, &routers);
+            let view = RoutingView::of(std::iter::once((step, &rows[..], &routers[..])));
+            data.write().routing.push(step, view);
         }
         for _ in 0..BATCHES {
             let Some(step) = self.memory_due.queue.pop_front() else {
@@ -409,21 +483,13 @@ impl Streams {
             data.write().memory.push(step, &rows);
         }
         let busy = !self.routing_due.queue.is_empty() || !self.memory_due.queue.is_empty();
-        if arrived {
+        if arrived || busy {
+            let (found, notes) = (self.watch.routing.warnings(), self.notes());
             let mut data = data.write();
-            data.routing.recorded = self
-                .routing
-                .steps()
-                .next()
-                .zip(self.routing.latest())
-                .map(|(first, last)| (self.routing.steps().count(), first, last));
-            let found = self.watch.routing.warnings();
-            data.detector.routing = found;
             let data = &mut *data;
-            data.warnings = data
-                .detector
-                .warnings(data.manifest.as_ref(), &data.metrics);
-            data.notes = self.notes();
+            data.detector.routing = found;
+            data.warnings = data.detector.warnings(data.memory_limit(), &data.metrics);
+            data.notes = notes;
         }
         Ok((busy, arrived || busy))
     }

@@ -4,16 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bellows_record::{RunReader, RunSummary, list_runs};
+use bellows_record::control::ask_status;
+use bellows_record::{Liveness, RunReader, RunSummary, list_runs};
 
 use super::{Notify, Shared};
 use crate::query::progress::seconds_left;
 
-/// Rows of a sparkline: the newest steps.
+/// Rows of a sparkline, from all over the run.
 const SPARK: usize = 64;
+
+/// Newest rows, for the pace.
+const NEWEST: usize = 64;
 
 /// Time between two looks at the directory.
 const PERIOD: Duration = Duration::from_millis(1000);
+
+/// Time in which a silent run has to say that it lives.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The runs under a directory.
 #[derive(Debug, Default)]
@@ -33,7 +40,7 @@ pub struct HomeData {
 pub struct HomeRow {
     /// What its manifest says.
     pub summary: RunSummary,
-    /// Losses of the newest steps, oldest first.
+    /// Losses from the run's first step to its newest.
     pub losses: Vec<f64>,
     /// Seconds to the run's end at the present pace, while it trains.
     pub seconds_left: Option<f64>,
@@ -110,20 +117,28 @@ fn look(root: &Path, known: &mut Known) -> HomeData {
         .map(|(path, error)| (path, error.to_string()))
         .collect();
     known.retain(|path, _| list.runs.iter().any(|run| run.path == *path));
-    for summary in list.runs {
+    for mut summary in list.runs {
+        // One that cannot write, its disk being full, is silent and trains on.
+        if summary.liveness == Liveness::Crashed
+            && let Some((liveness, status)) = ask_status(&summary.path, PATIENCE)
+        {
+            summary.liveness = liveness;
+            summary.step = summary.step.max(status.step);
+        }
         let entry = known.get(&summary.path);
         if entry.is_none_or(|(step, ..)| *step != summary.step) {
             // A run that vanishes in between is simply not there at the next look.
-            let rows = RunReader::open(&summary.path)
-                .and_then(|run| run.last_metrics(SPARK))
+            let (spread, newest) = RunReader::open(&summary.path)
+                .and_then(|run| Ok((run.spread_metrics(SPARK)?, run.last_metrics(NEWEST)?)))
                 .unwrap_or_default();
-            let losses = rows.iter().map(|row| row.loss).collect();
-            let left = seconds_left(rows.iter(), summary.total_steps);
+            let losses = spread.iter().chain(newest.last());
+            let losses = losses.map(|row| row.loss).collect();
+            let left = seconds_left(newest.iter(), summary.total_steps);
             known.insert(summary.path.clone(), (summary.step, losses, left));
         }
         let (_, losses, left) = known[&summary.path].clone();
         data.runs.push(HomeRow {
-            seconds_left: left.filter(|_| summary.liveness == bellows_record::Liveness::Running),
+            seconds_left: left.filter(|_| summary.liveness == Liveness::Running),
             summary,
             losses,
         });

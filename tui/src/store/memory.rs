@@ -66,11 +66,15 @@ impl MemoryView {
 
 impl MemoryData {
     /// Adds a recorded step to the timeline. The allocator's totals keep their owners' names:
-    /// they are no part of the sum.
+    /// they are no part of the sum. Its own peak of a phase is all but what is in use at the moments
+    /// recorded, and no line of its own.
     pub fn push(&mut self, step: u64, rows: &[MemoryRow]) {
         let mut moments: BTreeMap<(u32, &str), u64> = BTreeMap::new();
         for row in rows {
             let kind = if row.kind == MemoryRow::ALLOCATOR {
+                if row.owner == "peak" {
+                    continue;
+                }
                 row.owner.as_ref()
             } else {
                 row.kind.as_ref()

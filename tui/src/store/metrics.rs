@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
-use bellows_record::{StepMetrics, Update};
+use bellows_record::StepMetrics;
 
 use super::Pyramid;
 
@@ -20,22 +20,10 @@ pub struct MetricStore {
 }
 
 impl MetricStore {
-    /// Adds what a poll found. `false`: a resume went so far back that the file has to be read
+    /// Forgets steps from `step` on. `false`: that lies so far back that the file has to be read
     /// from its start.
     #[must_use]
-    pub fn apply(&mut self, update: &Update<StepMetrics>) -> bool {
-        if let Some(step) = update.keep_below
-            && !self.keep_below(step)
-        {
-            return false;
-        }
-        for row in &update.rows {
-            self.push(row);
-        }
-        true
-    }
-
-    fn keep_below(&mut self, step: u64) -> bool {
+    pub fn keep_below(&mut self, step: u64) -> bool {
         for pyramid in self.series.values_mut() {
             if !pyramid.keep_below(step) {
                 return false;
@@ -76,7 +64,7 @@ impl MetricStore {
         self.series.get(name)
     }
 
-    /// The metrics recorded, the ones people look at first in front.
+    /// The metrics recorded, the ones people look at first in front, plain counts last.
     pub fn names(&self) -> Vec<&str> {
         const FIRST: [&str; 8] = [
             "loss",
@@ -88,7 +76,13 @@ impl MetricStore {
             "aux_loss",
             "cross_entropy",
         ];
-        let rank = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(99);
+        // Counts that mostly stay as they are.
+        const LAST: [&str; 4] = ["tokens", "dropped", "skipped", "skipped_steps"];
+        let rank = |name: &str| {
+            let first = FIRST.iter().position(|first| *first == name);
+            let last = LAST.iter().position(|last| *last == name);
+            first.or(last.map(|at| 100 + at)).unwrap_or(99)
+        };
         let mut names: Vec<&str> = self.series.keys().map(String::as_str).collect();
         names.sort_by_key(|name| rank(name));
         names

@@ -10,8 +10,6 @@ const RESOLUTION: usize = 1 << 10;
 /// What is known of a run's routers.
 #[derive(Clone, Debug, Default)]
 pub struct RoutingData {
-    /// Steps that were recorded: how many, the first and the last.
-    pub recorded: Option<(usize, u64, u64)>,
     /// By layer and iteration, over the whole run.
     pub history: BTreeMap<(u32, u32), RouterHistory>,
     /// The window around the cursor.
@@ -149,9 +147,8 @@ impl RoutingView {
 }
 
 impl RoutingData {
-    /// Adds a recorded step to the routers' histories.
-    pub fn push(&mut self, step: u64, routing: &[RoutingRow], routers: &[RouterRow]) {
-        let view = RoutingView::of(std::iter::once((step, routing, routers)));
+    /// Adds what was recorded at a step to the routers' histories.
+    pub fn push(&mut self, step: u64, view: RoutingView) {
         for router in view.routers {
             let history = self
                 .history

@@ -29,6 +29,8 @@ pub struct RunData {
     pub liveness: Option<Liveness>,
     /// Why it cannot be read just now, in words.
     pub trouble: Option<String>,
+    /// What keeps the run from writing its record just now, in its own words.
+    pub unwritten: Option<String>,
     /// What was left out, in words.
     pub notes: Vec<String>,
     /// How much was read.
@@ -89,6 +91,16 @@ impl RunData {
         self.manifest
             .as_ref()
             .map_or(0, |manifest| manifest.info.total_steps)
+    }
+
+    /// Bytes that the run may take on its device: what its plan was made for, else what the device
+    /// has.
+    pub fn memory_limit(&self) -> Option<u64> {
+        let planned = self.plan.as_ref().and_then(|plan| plan.get("limit_bytes"));
+        planned
+            .and_then(Value::as_u64)
+            .or_else(|| self.manifest.as_ref()?.info.device.memory_bytes)
+            .filter(|&limit| limit > 0)
     }
 
     /// Whether a process is behind the run.

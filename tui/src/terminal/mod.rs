@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bellows_record::control::{Acknowledgement, ClientError, Command, send};
 use crossterm::event::{self, Event, KeyEventKind, MouseButton, MouseEventKind};
 
-use crate::app::{App, Effect, Options, Screen, Verdict};
+use crate::app::{App, Effect, Options, Question, Screen, Verdict};
 use crate::keys::Action;
 use crate::store::{HomeFollower, Notify, RunFollower};
 use crate::{launch, view};
@@ -31,8 +31,10 @@ enum Signal {
     /// The store has something new.
     Data,
     Answer(Command, Result<Acknowledgement, ClientError>),
-    Resolved(Result<BTreeMap<String, String>, String>),
-    Plan(Option<Vec<String>>),
+    /// An edition of the form was resolved.
+    Resolved(u64, Result<BTreeMap<String, String>, String>),
+    /// And here is its plan.
+    Plan(u64, Verdict),
     Started(Result<String, String>),
     /// A started program ended.
     Ended(Result<(), String>),
@@ -81,6 +83,7 @@ fn watch(
     sender: &Sender<Signal>,
     signals: &Receiver<Signal>,
 ) -> io::Result<()> {
+    let asker = Asker::new(sender);
     loop {
         app.tick(bellows_record::now());
         terminal.draw(|buffer| view::draw(app, buffer))?;
@@ -94,7 +97,7 @@ fn watch(
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             for effect in app.take_effects() {
-                perform(effect, sender.clone());
+                perform(effect, &asker, sender.clone());
             }
             if app.ended() {
                 return Ok(());
@@ -117,36 +120,36 @@ fn take(app: &mut App, signal: Signal) {
         },
         Signal::Input(_) | Signal::Data | Signal::Gone => {}
         Signal::Answer(command, answer) => app.answered(&command, answer),
-        Signal::Resolved(answer) => {
+        Signal::Resolved(edition, answer) => {
             if let Screen::Form(form) = &mut app.screen {
-                app.overlay = form.resolved(answer).or(app.overlay.take());
+                app.overlay = form.resolved(edition, answer).or(app.overlay.take());
             }
         }
-        Signal::Plan(answer) => {
+        Signal::Plan(edition, verdict) => {
             if let Screen::Form(form) = &mut app.screen {
-                form.verdict = answer.map_or(Verdict::None, Verdict::Said);
+                form.planned(edition, verdict);
             }
         }
-        Signal::Started(Ok(what)) => {
-            app.screen = Screen::Home;
-            app.say(what);
-        }
+        Signal::Started(Ok(what)) => app.started(what),
         Signal::Started(Err(trouble)) | Signal::Ended(Err(trouble)) => app.complain(trouble),
         Signal::Ended(Ok(())) => {}
     }
 }
 
-/// Does what has to be done outside, each in a thread of its own: the screen waits for nothing.
-fn perform(effect: Effect, signals: Sender<Signal>) {
-    std::thread::spawn(move || {
-        // Nobody listens any more once the dashboard is left.
-        let tell = |signal| _ = signals.send(signal);
-        match effect {
-            Effect::Command(run, command) => {
+/// Does what has to be done outside, in threads of their own: the screen waits for nothing.
+fn perform(effect: Effect, asker: &Asker, signals: Sender<Signal>) {
+    // Nobody listens any more once the dashboard is left.
+    let tell = move |signal| _ = signals.send(signal);
+    match effect {
+        Effect::Ask(question) => asker.ask(&question),
+        Effect::Command(run, command) => {
+            std::thread::spawn(move || {
                 let answer = send(&run, command.clone(), None);
                 tell(Signal::Answer(command, answer));
-            }
-            Effect::Launch(launch) => match launch::start(&launch) {
+            });
+        }
+        Effect::Launch(launch) => {
+            std::thread::spawn(move || match launch::start(&launch) {
                 Ok(started) => {
                     let what = launch.title.trim_end_matches('?');
                     tell(Signal::Started(Ok(format!(
@@ -155,9 +158,46 @@ fn perform(effect: Effect, signals: Sender<Signal>) {
                     tell(Signal::Ended(started.wait()));
                 }
                 Err(trouble) => tell(Signal::Started(Err(trouble))),
-            },
-            Effect::Resolve(arguments) => tell(Signal::Resolved(launch::resolve(&arguments))),
-            Effect::Plan(arguments) => tell(Signal::Plan(launch::plan(&arguments))),
+            });
         }
-    });
+    }
+}
+
+/// Asks `bellows` about the form's settings: one program at a time for each of the two answers,
+/// and always about the newest question, however fast somebody types.
+struct Asker {
+    resolve: Sender<Question>,
+    plan: Sender<Question>,
+}
+
+impl Asker {
+    fn new(signals: &Sender<Signal>) -> Self {
+        let worker = |answer: fn(&Question) -> Signal| {
+            let (sender, questions) = channel::<Question>();
+            let signals = signals.clone();
+            std::thread::spawn(move || {
+                while let Ok(question) = questions.recv() {
+                    let newest = questions.try_iter().last().unwrap_or(question);
+                    if signals.send(answer(&newest)).is_err() {
+                        return;
+                    }
+                }
+            });
+            sender
+        };
+        Self {
+            resolve: worker(|question| {
+                Signal::Resolved(question.edition, launch::resolve(&question.settings))
+            }),
+            plan: worker(|question| {
+                Signal::Plan(question.edition, launch::plan(&question.settings))
+            }),
+        }
+    }
+
+    fn ask(&self, question: &Question) {
+        // The workers live as long as this does.
+        let _ = self.resolve.send(question.clone());
+        let _ = self.plan.send(question.clone());
+    }
 }

@@ -2,9 +2,10 @@
 //!
 //! Crossterm underneath, as in ratatui's own backend. That one turns on features of crossterm's
 //! whose dependencies Burn shares; with it, building the dashboard beside the trainer would build
-//! Burn a second time.
+//! Burn a second time. It also knows when nothing changed: then it sends nothing at all, and what
+//! changed goes out in one piece, so that a dashboard is no burden for a slow line.
 
-use std::io::{self, Stdout, Write, stdout};
+use std::io::{self, Write, stdout};
 
 use crossterm::cursor::{Hide, MoveTo, Show, position};
 use crossterm::event::{
@@ -43,7 +44,7 @@ impl Screen {
         if mouse {
             execute!(stdout(), EnableMouseCapture)?;
         }
-        let terminal = Terminal::new(Crossterm(stdout()))?;
+        let terminal = Terminal::new(Crossterm::default())?;
         Ok(Self { terminal, mouse })
     }
 
@@ -52,9 +53,16 @@ impl Screen {
         &mut self,
         draw: impl FnOnce(&mut ratatui::buffer::Buffer),
     ) -> io::Result<()> {
-        queue!(stdout(), BeginSynchronizedUpdate)?;
         self.terminal.draw(|frame| draw(frame.buffer_mut()))?;
-        execute!(stdout(), EndSynchronizedUpdate)
+        let changes = self.terminal.backend_mut().take();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut out = stdout().lock();
+        queue!(out, BeginSynchronizedUpdate)?;
+        out.write_all(&changes)?;
+        queue!(out, EndSynchronizedUpdate)?;
+        out.flush()
     }
 }
 
@@ -73,7 +81,20 @@ fn give_back(mouse: bool) {
     let _ = disable_raw_mode();
 }
 
-struct Crossterm(Stdout);
+/// What is to be sent to the terminal.
+#[derive(Default)]
+struct Crossterm {
+    out: Vec<u8>,
+    /// Whether the cursor is hidden.
+    hidden: bool,
+}
+
+impl Crossterm {
+    /// What is to be sent since the last call.
+    fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+}
 
 impl Backend for Crossterm {
     type Error = io::Error;
@@ -87,36 +108,43 @@ impl Backend for Crossterm {
         for (x, y, cell) in cells {
             // The cursor stands behind what was written last.
             if place != Some((x, y)) {
-                queue!(self.0, MoveTo(x, y))?;
+                queue!(self.out, MoveTo(x, y))?;
             }
             place = Some((x + 1, y));
             if cell.modifier != shown.2 {
                 // Attributes are taken away all together; colours go with them.
-                queue!(self.0, SetAttribute(Attribute::Reset))?;
+                queue!(self.out, SetAttribute(Attribute::Reset))?;
                 for attribute in attributes(cell.modifier) {
-                    queue!(self.0, SetAttribute(attribute))?;
+                    queue!(self.out, SetAttribute(attribute))?;
                 }
                 shown = (Color::Reset, Color::Reset, cell.modifier);
             }
             if cell.fg != shown.0 {
-                queue!(self.0, SetForegroundColor(color(cell.fg)))?;
+                queue!(self.out, SetForegroundColor(color(cell.fg)))?;
                 shown.0 = cell.fg;
             }
             if cell.bg != shown.1 {
-                queue!(self.0, SetBackgroundColor(color(cell.bg)))?;
+                queue!(self.out, SetBackgroundColor(color(cell.bg)))?;
                 shown.1 = cell.bg;
             }
-            queue!(self.0, Print(cell.symbol()))?;
+            queue!(self.out, Print(cell.symbol()))?;
         }
-        queue!(self.0, SetAttribute(Attribute::Reset))
+        if place.is_some() {
+            queue!(self.out, SetAttribute(Attribute::Reset))?;
+        }
+        Ok(())
     }
 
     fn hide_cursor(&mut self) -> io::Result<()> {
-        execute!(self.0, Hide)
+        if !std::mem::replace(&mut self.hidden, true) {
+            queue!(self.out, Hide)?;
+        }
+        Ok(())
     }
 
     fn show_cursor(&mut self) -> io::Result<()> {
-        execute!(self.0, Show)
+        self.hidden = false;
+        queue!(self.out, Show)
     }
 
     fn get_cursor_position(&mut self) -> io::Result<Position> {
@@ -125,7 +153,7 @@ impl Backend for Crossterm {
 
     fn set_cursor_position<P: Into<Position>>(&mut self, place: P) -> io::Result<()> {
         let Position { x, y } = place.into();
-        execute!(self.0, MoveTo(x, y))
+        queue!(self.out, MoveTo(x, y))
     }
 
     fn clear(&mut self) -> io::Result<()> {
@@ -133,8 +161,8 @@ impl Backend for Crossterm {
     }
 
     fn clear_region(&mut self, part: ClearType) -> io::Result<()> {
-        execute!(
-            self.0,
+        queue!(
+            self.out,
             Clear(match part {
                 ClearType::All => Part::All,
                 ClearType::AfterCursor => Part::FromCursorDown,
@@ -159,8 +187,9 @@ impl Backend for Crossterm {
         })
     }
 
+    /// [`Screen::draw`] sends everything at once.
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        Ok(())
     }
 }
 
@@ -202,5 +231,39 @@ fn color(color: Color) -> Shown {
         Color::LightMagenta => Shown::Magenta,
         Color::LightCyan => Shown::Cyan,
         Color::White => Shown::White,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ratatui::layout::Rect;
+    use ratatui::style::Style;
+    use ratatui::{TerminalOptions, Viewport};
+
+    #[test]
+    fn nothing_is_sent_for_what_did_not_change_and_little_for_a_little() {
+        let area = Rect::new(0, 0, 250, 80);
+        let options = TerminalOptions {
+            viewport: Viewport::Fixed(area),
+        };
+        let mut terminal =
+            Terminal::with_options(Crossterm::default(), options).expect("no terminal is asked");
+        let mut sent = |text: &str| {
+            let draw = |frame: &mut ratatui::Frame<'_>| {
+                for row in 0..80 {
+                    let style = Style::new().fg(Color::Indexed(110));
+                    frame
+                        .buffer_mut()
+                        .set_string(0, row, "x".repeat(250), style);
+                }
+                frame.buffer_mut().set_string(10, 40, text, Style::new());
+            };
+            terminal.draw(draw).expect("it is drawn");
+            terminal.backend_mut().take().len()
+        };
+        assert!(sent("step 1200") > 250 * 80);
+        assert_eq!(sent("step 1200"), 0);
+        assert!(sent("step 1201") < 32);
     }
 }

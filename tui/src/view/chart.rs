@@ -123,12 +123,12 @@ impl Chart<'_> {
         if area.height < 4 || area.width < LABELS + 8 {
             return 1;
         }
-        self.title(canvas, area);
+        let title = self.title(canvas, area);
         let plot = Rect {
             x: area.x + LABELS,
-            y: area.y + 1,
+            y: area.y + title,
             width: area.width - LABELS - 1,
-            height: area.height - 2,
+            height: area.height - title - 1,
         };
         let mut dots = Dots::new(plot);
         let views: Vec<Vec<Bucket>> = self
@@ -177,18 +177,18 @@ impl Chart<'_> {
         dots.draw(plot, canvas.buffer, canvas.glyphs.ascii);
         self.letters(canvas, plot, &scale, &views);
         if let Some((limit, name)) = self.limit {
-            self.limit_label(canvas, plot, &scale, limit, name);
+            self.limit_label(canvas, area, plot, &scale, limit, name);
         }
         plot.width
     }
 
-    fn title(&self, canvas: &mut Canvas<'_>, area: Rect) {
+    /// Names and values of the curves, on as many rows as they need where the chart is high enough.
+    /// Returns the rows.
+    fn title(&self, canvas: &mut Canvas<'_>, area: Rect) -> u16 {
         let (theme, glyphs) = (canvas.theme, canvas.glyphs);
-        let mut spans = vec![
-            Span::raw(if self.selected { glyphs.pointer() } else { " " }),
-            Span::raw(" "),
-        ];
+        let mut parts: Vec<Line<'_>> = Vec::new();
         for curve in &self.curves {
+            let mut spans = Vec::new();
             if let Some(letter) = curve.letter {
                 spans.push(Span::styled(format!("{letter} "), curve.style));
             }
@@ -197,21 +197,40 @@ impl Chart<'_> {
             } else {
                 theme.text
             };
-            spans.push(Span::styled(curve.name.clone(), style));
-            spans.push(Span::raw(" "));
+            if !curve.name.is_empty() {
+                spans.push(Span::styled(curve.name.clone(), style));
+                spans.push(Span::raw(" "));
+            }
             let bucket = match self.cursor {
                 Some(step) => curve.at(step),
                 None => curve.last(),
             };
             if let Some(bucket) = bucket {
                 spans.push(Span::styled(self.reading(&bucket), curve.style));
-                spans.push(Span::raw("  "));
             }
+            parts.push(Line::from(spans));
         }
         if self.log {
-            spans.push(Span::styled("log", theme.dim));
+            parts.push(Line::styled("log", theme.dim));
         }
-        canvas.line(area, 0, Line::from(spans));
+        let most = (area.height / 4).max(1);
+        let pointer = if self.selected { glyphs.pointer() } else { " " };
+        canvas.line(area, 0, Line::raw(pointer));
+        let (mut x, mut row) = (2, 0);
+        for part in parts {
+            let width = part.width() as u16;
+            if x + width > area.width && x > 2 && row + 1 < most {
+                (x, row) = (2, row + 1);
+            }
+            let place = Rect {
+                x: area.x + x.min(area.width),
+                width: area.width.saturating_sub(x),
+                ..area
+            };
+            canvas.line(place, row, part);
+            x += width + 2;
+        }
+        row + 1
     }
 
     /// What a bucket says: a value, or mean and range of several, or that none was finite.
@@ -254,34 +273,38 @@ impl Chart<'_> {
             ..plot
         };
         let (from, to) = self.steps;
-        canvas.line(bottom, 0, Line::styled(format::count(from as f64), dim));
-        canvas.line_right(bottom, 0, Line::styled(format::count(to as f64), dim));
+        let mut labels = Vec::new();
+        if let Some(step) = self.cursor
+            && let Some(column) = self.column(step, plot.width)
+        {
+            let text = format!(" {} ", format::whole(step));
+            labels.push((column, text, canvas.theme.selected));
+        }
+        labels.push((0, format::count(from as f64), dim));
+        let last = plot.width.saturating_sub(1);
+        labels.push((last, format::count(to as f64), dim));
         if plot.width > 40 && to - from > 4 {
             let middle = format::count((from + (to - from) / 2) as f64);
+            labels.push((plot.width / 2, middle, dim));
+        }
+        // The cursor's comes first; another one that has no room beside it is left out.
+        let mut taken: Vec<(u16, u16)> = Vec::new();
+        for (column, text, style) in labels {
+            let width = text.chars().count() as u16;
+            let from = column
+                .saturating_sub(width / 2)
+                .min(plot.width.saturating_sub(width));
+            let free = |&(start, end): &(u16, u16)| from + width < start || from > end;
+            if !taken.iter().all(free) {
+                continue;
+            }
+            taken.push((from, from + width));
             let place = Rect {
-                x: plot.x + (plot.width - middle.len() as u16) / 2,
+                x: plot.x + from,
+                width,
                 ..bottom
             };
-            canvas.line(place, 0, Line::styled(middle, dim));
-        }
-        if let Some(step) = self.cursor {
-            let label = format!(" {} ", format::whole(step));
-            if let Some(column) = self.column(step, plot.width) {
-                let x = (plot.x + column).saturating_sub(label.len() as u16 / 2);
-                let x = x.clamp(
-                    plot.x,
-                    (plot.x + plot.width).saturating_sub(label.len() as u16),
-                );
-                canvas.line(
-                    Rect {
-                        x,
-                        width: label.len() as u16,
-                        ..bottom
-                    },
-                    0,
-                    Line::styled(label, canvas.theme.selected),
-                );
-            }
+            canvas.line(place, 0, Line::styled(text, style));
         }
     }
 
@@ -316,25 +339,41 @@ impl Chart<'_> {
         }
     }
 
-    /// Names the limit, over whatever the curves have drawn there.
+    /// Names the limit: at its line, or over the plot where the line lies above it.
     fn limit_label(
         &self,
         canvas: &mut Canvas<'_>,
+        area: Rect,
         plot: Rect,
         scale: &Scale,
         limit: f64,
         name: &str,
     ) {
-        let limit_is_above = scale.high < limit;
-        let (row, style, where_) = match limit_is_above {
-            true => (0, canvas.theme.dim, ", above"),
-            false => {
-                let row = scale.row(limit, usize::from(plot.height)) as u16;
-                (row, canvas.theme.limit, "")
-            }
+        let value = self.unit.write(limit);
+        if scale.high >= limit {
+            let row = scale.row(limit, usize::from(plot.height)) as u16;
+            let text = Line::styled(format!(" {name} {value}"), canvas.theme.limit);
+            canvas.line_right(plot, row, text);
+            return;
+        }
+        let text = Line::styled(format!("  {name} {value}, above"), canvas.theme.dim);
+        let row = Rect {
+            width: area.width - 1,
+            y: plot.y - 1,
+            height: 1,
+            ..area
         };
-        let text = format!(" {name} {}{where_}", self.unit.write(limit));
-        canvas.line_right(plot, row, Line::styled(text, style));
+        // Not over what the title says.
+        let free = (row.x + row.width).saturating_sub(text.width() as u16);
+        let is_free = (free..row.x + row.width).all(|x| {
+            canvas
+                .buffer
+                .cell((x, row.y))
+                .is_none_or(|cell| cell.symbol() == " ")
+        });
+        if is_free {
+            canvas.line_right(row, 0, text);
+        }
     }
 
     /// A letter at each curve's end, where there are several: colour alone says nothing.

@@ -15,7 +15,11 @@ pub(super) fn draw(form: &Form, canvas: &mut Canvas<'_>, area: Rect) {
         area,
         0,
         "New run",
-        "what is left empty is as the configuration says",
+        if form.checking {
+            "checking"
+        } else {
+            "what is left empty is as the configuration says"
+        },
     );
     let body = split_top(area, 2)[1];
     let width = usize::from(area.width);
@@ -67,10 +71,6 @@ pub(super) fn draw(form: &Form, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let below = split_top(body, form.fields.len() as u16 + 1)[1];
     let mut row = 0;
-    if form.checking {
-        canvas.line(below, row, Line::styled("  checking", theme.dim));
-        row += 1;
-    }
     if let Some(trouble) = &form.trouble {
         for line in trouble
             .lines()
@@ -79,16 +79,55 @@ pub(super) fn draw(form: &Form, canvas: &mut Canvas<'_>, area: Rect) {
             canvas.line(below, row, Line::styled(format!("  {line}"), theme.bad));
             row += 1;
         }
+        return;
     }
-    if let Verdict::Said(lines) = &form.verdict {
-        heading(canvas, below, row, "Plan", "");
+    heading(
+        canvas,
+        below,
+        row,
+        "Memory plan",
+        "what `bellows plan` says of these settings",
+    );
+    for line in verdict(form, width.saturating_sub(4), canvas) {
         row += 1;
-        for line in lines
-            .iter()
-            .flat_map(|line| wrap(line, width.saturating_sub(4)))
-        {
-            canvas.line(below, row, Line::styled(format!("  {line}"), theme.text));
-            row += 1;
+        let mut spans = vec![Span::raw("  ")];
+        spans.extend(line.spans);
+        canvas.line(below, row, Line::from(spans));
+    }
+}
+
+/// What the plan says, in lines of at most `width` columns: for the form and for the question
+/// before the run is started.
+pub(super) fn verdict(form: &Form, width: usize, canvas: &Canvas<'_>) -> Vec<Line<'static>> {
+    let theme = canvas.theme;
+    let said = |text: &str, style| -> Vec<Line<'static>> {
+        wrap(text, width)
+            .into_iter()
+            .map(|line| Line::styled(line, style))
+            .collect()
+    };
+    match &form.verdict {
+        Verdict::Awaited if form.is_empty() => said("name a configuration first", theme.dim),
+        Verdict::Awaited => said("waiting for the answer", theme.dim),
+        Verdict::None(why) => said(why, theme.dim),
+        Verdict::Said(plan) => {
+            let (sign, style) = match plan.fits {
+                Some(true) => ("fits", theme.good),
+                Some(false) => ("does not fit", theme.bad),
+                None => ("", theme.warn),
+            };
+            let (first, rest) = plan
+                .lines
+                .split_first()
+                .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+            // The plan's own words say it already, most likely.
+            let head = match first.to_lowercase().contains(sign) {
+                true => first.to_owned(),
+                false => format!("{sign}: {first}"),
+            };
+            let mut lines = said(&head, style);
+            lines.extend(rest.iter().flat_map(|line| said(line, theme.text)));
+            lines
         }
     }
 }

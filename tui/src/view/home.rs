@@ -22,6 +22,8 @@ pub(super) fn draw(
     let [top, list] = split_top(area, 2);
     let rows = home.rows();
     title(home, options, &rows, canvas, top);
+    // Asked before the lock is taken: whoever holds it must not ask for it again.
+    let selected = home.selected();
     let data = home.follower.data.read();
     if let Some(trouble) = &data.trouble {
         canvas.line(
@@ -50,7 +52,6 @@ pub(super) fn draw(
     let [body, about] = split_bottom(body, 1);
     let [body, bottom] = split_bottom(body, unreadable);
     let fits = usize::from(body.height);
-    let selected = home.selected();
     let first = scrolled(selected, rows.len(), fits);
     for (line, (index, row)) in rows.iter().enumerate().skip(first).take(fits).enumerate() {
         let place = Rect {
@@ -168,16 +169,16 @@ impl Columns {
             (State, 10),
             (Done, 5),
             (Loss, 6),
-            (Spark, 10),
+            (Spark, 11),
             (Pace, 6),
             (Left, 8),
             (Validation, 6),
             (Seen, 6),
             (Bar, 14),
-            (Device, 18),
-            (Spark, 24),
-            (Model, 16),
-            (Device, 34),
+            (Device, 19),
+            (Spark, 25),
+            (Model, 17),
+            (Device, 35),
             (Bar, 24),
         ];
         const ORDER: [Column; 11] = [
@@ -218,12 +219,13 @@ impl Columns {
                 Done => ("done", true),
                 Loss => ("loss", true),
                 Validation => ("val", true),
-                Spark => ("recent loss", false),
+                // After right-aligned numbers, a column more of room.
+                Spark => (" loss curve", false),
                 Pace => ("tok/s", true),
                 Left => ("left", true),
                 Seen => ("seen", true),
-                Device => ("device", false),
-                Model => ("model", false),
+                Device => (" device", false),
+                Model => (" model", false),
             };
             spans.push(Span::raw(" "));
             spans.push(cell(text, *width, right, dim));
@@ -272,7 +274,10 @@ impl Columns {
                 Done => (format!("{:.0} %", share * 100.0), true, theme.text),
                 Loss => (loss(run.loss), true, theme.text),
                 Validation => (loss(run.validation_loss), true, theme.text),
-                Spark => (glyphs.spark(&row.losses, width), false, theme.series(0)),
+                Spark => {
+                    let curve = glyphs.spark(&row.losses, width - 1);
+                    (format!(" {curve}"), false, theme.series(0))
+                }
                 Pace => (
                     run.tokens_per_second.map_or_else(none, format::count),
                     true,
@@ -288,8 +293,8 @@ impl Columns {
                     true,
                     theme.dim,
                 ),
-                Device => (run.device.clone(), false, theme.dim),
-                Model => (run.model_type.clone(), false, theme.dim),
+                Device => (format!(" {}", run.device), false, theme.dim),
+                Model => (format!(" {}", run.model_type), false, theme.dim),
             };
             spans.push(cell(&text, width, right, style));
         }

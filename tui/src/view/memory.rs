@@ -13,6 +13,9 @@ use crate::app::{RunScreen, Target};
 use crate::format;
 use crate::store::{MemoryOwner, RunData};
 
+/// The kind of what no owner explains of the memory in use.
+const UNEXPLAINED: &str = "unexplained";
+
 /// Draws it; returns the lines that fit.
 pub(super) fn draw(
     data: &RunData,
@@ -58,10 +61,7 @@ fn timeline(data: &RunData, screen: &mut RunScreen, canvas: &mut Canvas<'_>, are
         );
         return;
     }
-    let limit = data
-        .manifest
-        .as_ref()
-        .and_then(|manifest| manifest.info.device.memory_bytes);
+    let limit = data.memory_limit();
     let chart = Chart {
         curves,
         steps: screen.charts.steps(),
@@ -108,15 +108,24 @@ fn tree(data: &RunData, screen: &mut RunScreen, canvas: &mut Canvas<'_>, area: R
         .unwrap_or(fullest);
     let (phase, owners) = &view.moments[shown];
     let total = size(owners);
+    let unexplained: u64 = owners
+        .iter()
+        .filter(|owner| owner.kind == UNEXPLAINED)
+        .map(|owner| owner.bytes)
+        .sum();
+    let rest = match unexplained {
+        0 => String::new(),
+        bytes => format!(", {} not", format::bytes(bytes)),
+    };
     let note = format!(
-        "step {}, {phase}{}: {} named",
+        "step {}, {phase}{}: {} named{rest}",
         format::whole(step),
         if screen.moment.is_none() {
             ", the fullest moment"
         } else {
             ""
         },
-        format::bytes(total),
+        format::bytes(total - unexplained),
     );
     heading(canvas, area, 0, "Ledger", &note);
     let branches = branches(owners, screen);

@@ -147,7 +147,7 @@ fn to_ascii(buffer: &mut Buffer) {
             continue;
         }
         let plain = match cell.symbol() {
-            "–" | "—" | "─" | "━" => "-",
+            "–" | "—" | "─" | "━" | "−" => "-",
             "│" | "┃" => "|",
             "…" => "~",
             "→" | "▸" => ">",

@@ -4,18 +4,27 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::Canvas;
-use super::form::typed;
-use super::frame::{cell, dialog, wrap};
-use crate::app::{App, Confirm, HelpScreen, Overlay, Prompt};
+use super::form::{self, typed};
+use super::frame::{cell, dialog, scrolled, wrap};
+use crate::app::{App, Confirm, HelpScreen, Overlay, Prompt, Screen};
 use crate::keys;
 use crate::query::warnings::{DEAD_RECORDS, OVERLOADED};
 
+/// Columns of a question's text.
+const QUESTION: usize = 60;
+
 pub(super) fn draw(app: &mut App, canvas: &mut Canvas<'_>, area: Rect) {
     let read_only = app.options.read_only;
+    // A run that is started from the form is started knowing what its plan says, which may come
+    // after the question.
+    let plan = match &app.screen {
+        Screen::Form(form) => form::verdict(form, QUESTION, canvas),
+        _ => Vec::new(),
+    };
     match &mut app.overlay {
         None => {}
         Some(Overlay::Help(screen)) => app.page = help(screen, read_only, canvas, area),
-        Some(Overlay::Confirm(question)) => confirm(question, canvas, area),
+        Some(Overlay::Confirm(question)) => confirm(question, plan, canvas, area),
         Some(Overlay::Prompt(question)) => prompt(question, canvas, area),
     }
 }
@@ -58,10 +67,16 @@ fn help(screen: &mut HelpScreen, read_only: bool, canvas: &mut Canvas<'_>, area:
         canvas.line(inner, row as u16, line);
     }
     if left > 0 {
+        // On the frame, where it hides nothing.
+        let frame = Rect {
+            y: inner.y + inner.height,
+            height: 1,
+            ..inner
+        };
         canvas.line_right(
-            inner,
-            inner.height - 1,
-            Line::styled(format!(" {left} more ↓"), theme.dim),
+            frame,
+            0,
+            Line::styled(format!(" {left} more ↓ "), theme.dim),
         );
     }
     fits
@@ -87,7 +102,7 @@ fn legend(context: keys::Context, canvas: &Canvas<'_>) -> Vec<String> {
                 .collect();
             vec![
                 format!("{}. Crashed: its process is gone or silent for 15 seconds.", signs.join("  ")),
-                "The small curve is the loss of the newest steps.".to_owned(),
+                "The small curve is the loss from the first step to the newest.".to_owned(),
             ]
         }
         keys::Context::Charts | keys::Context::Compare => vec![
@@ -110,16 +125,33 @@ fn legend(context: keys::Context, canvas: &Canvas<'_>) -> Vec<String> {
     }
 }
 
-fn confirm(question: &Confirm, canvas: &mut Canvas<'_>, area: Rect) {
+fn confirm(question: &Confirm, plan: Vec<Line<'static>>, canvas: &mut Canvas<'_>, area: Rect) {
     let theme = canvas.theme;
-    let lines: Vec<String> = question
+    let mut lines: Vec<Line<'static>> = question
         .consequence
         .iter()
-        .flat_map(|line| wrap(line, 60))
+        .flat_map(|line| wrap(line, QUESTION))
+        .map(|line| Line::styled(line, theme.text))
         .collect();
-    let inner = dialog(canvas, area, 62, lines.len() as u16 + 2, &question.question);
-    for (row, line) in lines.iter().enumerate() {
-        canvas.line(inner, row as u16, Line::styled(line.clone(), theme.text));
+    if !plan.is_empty() {
+        lines.push(Line::raw(""));
+        lines.push(Line::styled("Memory plan", theme.title));
+        lines.extend(plan);
+    }
+    // The answers are always seen, whatever there is to say.
+    let height = (lines.len() as u16 + 2).min(area.height.saturating_sub(2));
+    let inner = dialog(
+        canvas,
+        area,
+        QUESTION as u16 + 2,
+        height,
+        &question.question,
+    );
+    for (row, line) in lines.into_iter().enumerate() {
+        if row as u16 + 2 > inner.height {
+            break;
+        }
+        canvas.line(inner, row as u16, line);
     }
     let answer = Line::from(vec![
         Span::styled("y", theme.accent),
@@ -127,18 +159,23 @@ fn confirm(question: &Confirm, canvas: &mut Canvas<'_>, area: Rect) {
         Span::styled("n", theme.accent),
         Span::styled(" no", theme.dim),
     ]);
-    canvas.line(inner, lines.len() as u16 + 1, answer);
+    canvas.line(inner, inner.height.saturating_sub(1), answer);
 }
+
+/// Choices that a prompt shows at once.
+const CHOICES: usize = 8;
 
 fn prompt(question: &Prompt, canvas: &mut Canvas<'_>, area: Rect) {
     let theme = canvas.theme;
-    let hint = wrap(&question.hint, 60);
+    let hint = wrap(&question.hint, QUESTION);
     let complaint = question
         .complaint
         .as_ref()
-        .map_or(Vec::new(), |text| wrap(text, 60));
-    let rows = hint.len() + complaint.len() + 2;
-    let inner = dialog(canvas, area, 62, rows as u16, &question.title);
+        .map_or(Vec::new(), |text| wrap(text, QUESTION));
+    let shown = question.choices.len().min(CHOICES);
+    let rows = hint.len() + shown + usize::from(shown > 0) + complaint.len() + 2;
+    let width = QUESTION as u16 + 2;
+    let inner = dialog(canvas, area, width, rows as u16, &question.title);
     let mut row = 0;
     for line in hint {
         canvas.line(inner, row, Line::styled(line, theme.dim));
@@ -146,10 +183,40 @@ fn prompt(question: &Prompt, canvas: &mut Canvas<'_>, area: Rect) {
     }
     row += 1;
     let mut spans = vec![Span::styled("> ", theme.accent)];
-    spans.extend(typed(&question.text, 58, true, canvas));
+    spans.extend(typed(&question.text, QUESTION - 2, true, canvas));
     canvas.line(inner, row, Line::from(spans));
     for line in complaint {
         row += 1;
         canvas.line(inner, row, Line::styled(line, theme.bad));
+    }
+    if shown == 0 {
+        return;
+    }
+    row += 1;
+    let chosen = question.chosen();
+    let first = scrolled(chosen.unwrap_or(0), question.choices.len(), shown);
+    for (index, (choice, note)) in question.choices.iter().enumerate().skip(first).take(shown) {
+        row += 1;
+        let is_chosen = chosen == Some(index);
+        let pointer = if is_chosen {
+            canvas.glyphs.pointer()
+        } else {
+            " "
+        };
+        let style = if is_chosen { theme.title } else { theme.text };
+        canvas.line(
+            inner,
+            row,
+            Line::from(vec![
+                Span::styled(pointer, theme.accent),
+                Span::raw(" "),
+                cell(choice, 12, false, style),
+                Span::styled(note.clone(), theme.dim),
+            ]),
+        );
+    }
+    if first + shown < question.choices.len() {
+        let more = format!(" {} more", question.choices.len() - first - shown);
+        canvas.line_right(inner, row, Line::styled(more, theme.dim));
     }
 }

@@ -44,10 +44,27 @@ pub(super) fn draw(
             ", the newest"
         }
     );
-    // What the table does not need shows the experts of the selected router.
-    let table_rows = (view.routers.len() as u16 + 3).min(area.height.saturating_sub(7));
+    // All routers' dead and overloaded experts by name, then what the table does not need shows the
+    // experts of the selected router.
+    let named = conspicuous(
+        &view.routers,
+        (from, to),
+        usize::from(area.width).saturating_sub(2),
+    );
+    let named_rows = (named.len() as u16).min(if area.height < 24 { 2 } else { 6 });
+    let table_rows =
+        (view.routers.len() as u16 + 3).min(area.height.saturating_sub(7 + named_rows));
     let detail_rows = area.height - table_rows;
     let [table, detail] = split_bottom(area, detail_rows);
+    let [summary, detail] = split_top(detail, named_rows + u16::from(named_rows > 0));
+    for (row, (text, is_dead)) in named.iter().take(usize::from(named_rows)).enumerate() {
+        let style = if *is_dead {
+            canvas.theme.bad
+        } else {
+            canvas.theme.warn
+        };
+        canvas.line(summary, row as u16, Line::styled(format!(" {text}"), style));
+    }
     let [head, body] = split_top(table, 2);
     heading(
         canvas,
@@ -96,6 +113,38 @@ pub(super) fn draw(
         self::detail(canvas, detail, router, view.records, (from, to));
     }
     fits
+}
+
+/// Every dead expert and every overloaded one of all routers, in lines of at most `width` columns;
+/// whether a line is about dead ones.
+fn conspicuous(routers: &[RouterView], steps: (u64, u64), width: usize) -> Vec<(String, bool)> {
+    let list = |wanted: fn(f64) -> bool| -> String {
+        let found: Vec<String> = routers
+            .iter()
+            .filter_map(|router| {
+                let experts: Vec<String> = router
+                    .experts
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, expert)| wanted(expert.load))
+                    .map(|(index, _)| index.to_string())
+                    .collect();
+                let name = format!("{}.{}", router.layer, router.iteration);
+                (!experts.is_empty()).then(|| format!("{name}: {}", experts.join(" ")))
+            })
+            .collect();
+        found.join(" · ")
+    };
+    let (dead, over) = (list(|load| load == 0.0), list(|load| load >= OVERLOADED));
+    let mut lines = Vec::new();
+    let (from, to) = (format::whole(steps.0), format::whole(steps.1));
+    for (what, list, is_dead) in [("Dead", dead, true), ("Overloaded", over, false)] {
+        if !list.is_empty() {
+            let text = format!("{what} over steps {from} to {to}, experts by layer: {list}");
+            lines.extend(wrap(&text, width).into_iter().map(|line| (line, is_dead)));
+        }
+    }
+    lines
 }
 
 /// How experts are laid out in cells.
@@ -174,10 +223,10 @@ impl Heat {
                 .map(|expert| expert.load)
                 .max_by(|a, b| (a - 1.0).abs().total_cmp(&(b - 1.0).abs()))
                 .unwrap_or(0.0);
-            spans.push(Span::styled(
-                glyphs.heat(load).repeat(self.width),
-                theme.heat(load),
-            ));
+            // Where there is room, a gap tells neighbours apart.
+            let gap = usize::from(self.width > 2);
+            let bar = glyphs.heat(load).repeat(self.width - gap) + &" ".repeat(gap);
+            spans.push(Span::styled(bar, theme.heat(load)));
         }
         let missing = self
             .columns()
@@ -282,7 +331,9 @@ fn detail(
     // As many columns of experts as there is room for, each with a bar.
     let width = 26u16;
     let columns = ((area.width.saturating_sub(1)) / width).max(1);
-    let rows = area.height.saturating_sub(row);
+    // Short columns first: a list of eight is read at a glance.
+    let needed = router.experts.len().div_ceil(usize::from(columns)) as u16;
+    let rows = area.height.saturating_sub(row).min(needed.max(8));
     for (index, expert) in router.experts.iter().enumerate() {
         let (column, line) = (index as u16 / rows.max(1), index as u16 % rows.max(1));
         if column >= columns {

@@ -32,8 +32,10 @@ pub(super) fn draw(
     header::draw(&data, canvas, head);
     let [tabs, body] = split_top(rest, 2);
     tab_line(screen.tab, &data, canvas, tabs);
-    if let Some(trouble) = &data.trouble {
+    let mut rows = 0;
+    if let Some(trouble) = data.trouble.as_ref().or(data.unwritten.as_ref()) {
         let lines = super::frame::wrap(trouble, usize::from(body.width).saturating_sub(4));
+        rows = lines.len() as u16 + 2;
         for (row, line) in (1..).zip(lines) {
             canvas.line(
                 body,
@@ -45,10 +47,7 @@ pub(super) fn draw(
             return 1;
         }
     }
-    let body = match &data.trouble {
-        Some(_) => split_top(body, 3)[1],
-        None => body,
-    };
+    let body = split_top(body, rows)[1];
     match screen.tab {
         Tab::Charts => charts(&data, &mut screen.charts, canvas, body),
         Tab::Routing => routing::draw(&data, screen, canvas, body),
@@ -129,6 +128,8 @@ pub(super) fn label(name: &str) -> &str {
         "z_loss" => "z-loss",
         "cross_entropy" => "cross-entropy",
         "step_seconds" => "seconds a step",
+        "skipped_steps" => "steps skipped",
+        "loss_scale" => "loss scale",
         other => other,
     }
 }
@@ -157,12 +158,14 @@ fn charts(data: &RunData, state: &mut ChartState, canvas: &mut Canvas<'_>, area:
     state.selected = state.selected.min(names.len() - 1);
     let (columns, rows) = match state.alone {
         true => (1, 1),
-        false => (
-            (area.width / 58)
+        false => {
+            let columns = (area.width / 58)
                 .clamp(1, 4)
-                .max(u16::from(area.width >= 76) + 1),
-            (area.height / 8).clamp(1, 6),
-        ),
+                .max(u16::from(area.width >= 76) + 1);
+            // Few charts are high ones.
+            let needed = names.len().div_ceil(usize::from(columns)) as u16;
+            (columns, (area.height / 8).clamp(1, 6).min(needed))
+        }
     };
     state.columns = usize::from(columns);
     let fits = usize::from(columns * rows);
@@ -192,10 +195,6 @@ fn charts(data: &RunData, state: &mut ChartState, canvas: &mut Canvas<'_>, area:
         {
             curves.push(curve(data, "validation_loss", canvas, 1));
         }
-        let memory_limit = data
-            .manifest
-            .as_ref()
-            .and_then(|m| m.info.device.memory_bytes);
         let chart = Chart {
             curves,
             steps: state.steps(),
@@ -206,7 +205,8 @@ fn charts(data: &RunData, state: &mut ChartState, canvas: &mut Canvas<'_>, area:
                 state.weight()
             },
             cursor: state.cursor,
-            limit: memory_limit
+            limit: data
+                .memory_limit()
                 .filter(|_| name.ends_with("memory_bytes"))
                 .map(|bytes| (bytes as f64, "limit")),
             selected: index == state.selected,

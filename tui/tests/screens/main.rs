@@ -110,6 +110,21 @@ fn the_form_of_a_new_run() {
 }
 
 #[test]
+fn a_form_with_a_wrong_value() {
+    assert_screens("form-wrong", runs::wrong_form);
+}
+
+#[test]
+fn a_question_before_a_run_is_started_that_does_not_fit() {
+    assert_screens("start", runs::start_question);
+}
+
+#[test]
+fn a_checkpoint_is_chosen() {
+    assert_screens("resume", runs::resume_prompt);
+}
+
+#[test]
 fn a_question_before_a_run_is_stopped() {
     assert_screens("confirm", |setting| of_run(setting, "S"));
 }

@@ -10,9 +10,13 @@ use bellows_record::{
     DeviceInfo, Event, EventKind, Liveness, MemoryRow, ModelSummary, RouterRow, RoutingRow,
     RunInfo, RunState, RunSummary, RunWriter, Sample, StepMetrics,
 };
-use bellows_tui::app::{App, Form, Options, Screen};
+use bellows_tui::app::{
+    App, Effect, Form, Options, Overlay, Plan, Prompt, PromptKind, Question, Screen, TextLine,
+    Verdict,
+};
 use bellows_tui::store::{HomeData, HomeFollower, HomeRow, Loading, RunData, RunFollower, Shared};
 use bellows_tui::theme::{Glyphs, Theme, ThemeName};
+use crossterm::event::KeyCode;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -155,11 +159,26 @@ pub fn home(setting: &Setting) -> App {
     })
 }
 
-/// The form, resolved, with a wrong value.
-pub fn form(setting: &Setting) -> App {
-    let mut app = setting.app(HomeData::default());
+/// A form with a configuration, resolved, whose `steps` are typed in; and the question about it.
+fn filled(steps: &str) -> (Form, Question) {
     let (mut form, _) = Form::new(Path::new("no/such/folder"), Path::new("runs"));
-    let settings = [
+    for character in "examples/rust-code.toml".chars() {
+        form.key(&KeyCode::Char(character).into());
+    }
+    form.select(3);
+    for character in steps.chars() {
+        form.key(&KeyCode::Char(character).into());
+    }
+    let (mut effects, _) = form.check();
+    let Some(Effect::Ask(question)) = effects.pop() else {
+        panic!("the settings are asked about");
+    };
+    (form, question)
+}
+
+/// What the configuration says.
+fn resolved() -> BTreeMap<String, String> {
+    [
         ("run.name", "rust-code"),
         ("run.device", "auto"),
         ("train.steps", "20000"),
@@ -168,19 +187,77 @@ pub fn form(setting: &Setting) -> App {
         ("train.sequence_length", "1024"),
         ("optimizer.learning_rate", "0.0003"),
         ("run.seed", "1"),
-    ];
-    let resolved: BTreeMap<String, String> = settings
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into();
-    for character in "examples/rust-code.toml".chars() {
-        let code = crossterm::event::KeyCode::Char(character);
-        form.key(&code.into());
-    }
-    assert!(form.resolved(Ok(resolved)).is_none());
-    form.select(3);
-    form.key(&crossterm::event::KeyCode::Char('0').into());
-    form.trouble = Some("--set: train.steps is 0; it must be 1 or more".into());
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// The form, checked, with its plan.
+pub fn form(setting: &Setting) -> App {
+    let mut app = setting.app(HomeData::default());
+    let (mut form, question) = filled("20000");
+    form.resolved(question.edition, Ok(resolved()));
+    form.planned(question.edition, plan(true));
     app.screen = Screen::Form(Box::new(form));
+    app
+}
+
+/// The form with a wrong value.
+pub fn wrong_form(setting: &Setting) -> App {
+    let mut app = setting.app(HomeData::default());
+    let (mut form, question) = filled("0");
+    let trouble = "--set: train.steps is 0; it must be 1 or more";
+    form.resolved(question.edition, Err(trouble.into()));
+    app.screen = Screen::Form(Box::new(form));
+    app
+}
+
+/// The question before a run is started whose plan says that it does not fit.
+pub fn start_question(setting: &Setting) -> App {
+    let mut app = setting.app(HomeData::default());
+    let (mut form, question) = filled("20000");
+    app.overlay = form.resolved(question.edition, Ok(resolved()));
+    form.planned(question.edition, plan(false));
+    app.screen = Screen::Form(Box::new(form));
+    app
+}
+
+fn plan(fits: bool) -> Verdict {
+    let lines: &[&str] = match fits {
+        true => &[
+            "fits: 17.2 GiB of 24.0 GiB at the peak, in checkpoint mode",
+            "on NVIDIA GeForce RTX 4090; sequences of up to 4,096 tokens fit in checkpoint mode",
+        ],
+        false => &[
+            "does not fit: stream mode needs 31.0 GiB of 24.0 GiB; the nearest that fits is train.batch_size = 4",
+            "on NVIDIA GeForce RTX 4090",
+            "halve train.batch_size and double train.accumulation: the same step in less memory",
+        ],
+    };
+    Verdict::Said(Plan {
+        fits: Some(fits),
+        lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+    })
+}
+
+/// A run that ended, asked from which of its checkpoints it is to go on.
+pub fn resume_prompt(setting: &Setting) -> App {
+    let mut app = alone(setting, run("chain", 1.0));
+    let choice = |name: &str, note: &str| (name.to_owned(), note.to_owned());
+    app.overlay = Some(Overlay::Prompt(Prompt {
+        title: "Go on from which checkpoint?".into(),
+        hint: "one of these, or any step that has one; a step before the last gives up what came after it".into(),
+        text: TextLine::new("best"),
+        choices: vec![
+            choice("last", "step 400, validation 3.121"),
+            choice("best", "step 200, validation 3.118"),
+            choice("400", "step 400, validation 3.121"),
+            choice("200", "step 200, validation 3.118"),
+        ],
+        complaint: None,
+        kind: PromptKind::Resume,
+        run: PathBuf::from("runs/chain"),
+    }));
     app
 }
 

@@ -1,13 +1,16 @@
 //! Records that cannot be read whole, as the dashboard tells of them.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellows_record::{RunInfo, RunState, RunWriter, StepMetrics};
-use bellows_tui::store::{Loading, RunData, RunFollower, Shared};
+use bellows_record::control::{
+    Acknowledgement, CONTROL_VERSION, ControlListener, Intervals, Outcome, Reply, Status,
+};
+use bellows_record::{Liveness, RunInfo, RunState, RunWriter, StepMetrics};
+use bellows_tui::store::{HomeData, HomeFollower, Loading, RunData, RunFollower, Shared};
 use bellows_tui::theme::ThemeName;
 
 use crate::runs::{Setting, alone};
@@ -129,4 +132,74 @@ fn a_damaged_line_is_left_out_and_counted() {
     assert_eq!(data.read().metrics.last().map(|row| row.step), Some(52));
     let notes = data.read().notes.join("; ");
     assert!(notes.contains("metrics.jsonl"), "{notes}");
+}
+
+/// Answers one client after the other with a status, as a run does whose disk is full.
+fn answer(listener: &ControlListener) {
+    while let Ok(mut stream) = listener.accept() {
+        let status = Status {
+            run: "run".into(),
+            state: RunState::Running,
+            step: 71,
+            total_steps: 100,
+            tokens: 0,
+            loss: None,
+            validation_loss: None,
+            tokens_per_second: None,
+            learning_rate_scale: 1.0,
+            micro_batches: 1,
+            intervals: Intervals::default(),
+            trouble: Some("cannot write metrics.jsonl: No space left on device".into()),
+        };
+        let done = Acknowledgement {
+            step: 71,
+            status: Some(Box::new(status)),
+            ..Acknowledgement::default()
+        };
+        let reply = Reply {
+            version: CONTROL_VERSION,
+            id: None,
+            outcome: Outcome::Done(done),
+        };
+        let mut asked = [0; 1024];
+        let _ = stream.read(&mut asked);
+        let _ = stream.write_all(&reply.to_line());
+    }
+}
+
+#[test]
+fn a_run_whose_disk_is_full_lives_and_says_why_it_is_silent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let writer = record(folder.path());
+    let path = writer.path().to_owned();
+    writer.finish(RunState::Stopped).expect("closed");
+    let manifest = path.join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    json["state"] = "running".into();
+    json["heartbeat"] = "2026-01-01T00:00:00Z".into();
+    std::fs::write(&manifest, json.to_string()).expect("written");
+    let listener = ControlListener::bind(&path, "run").expect("a socket");
+    std::thread::spawn(move || answer(&listener));
+    let follower = RunFollower::start(path, Arc::new(|| {}));
+    wait(&follower.data.clone(), |data| data.unwritten.is_some());
+    assert_eq!(follower.data.read().liveness, Some(Liveness::Running));
+    let text = screen(follower);
+    assert!(
+        text.contains("the run goes on, step 71, but its record is not written"),
+        "{text}"
+    );
+    assert!(text.contains("No space left on device"), "{text}");
+
+    // The list of runs does not call it crashed either.
+    let home = HomeFollower::start(folder.path().to_owned(), Arc::new(|| {}));
+    wait_for_list(&home, |data| data.looked);
+    let row = home.data.read().runs[0].summary.clone();
+    assert_eq!((row.liveness, row.step), (Liveness::Running, 71));
+}
+
+fn wait_for_list(home: &HomeFollower, what: impl Fn(&HomeData) -> bool) {
+    while !what(&home.data.read()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

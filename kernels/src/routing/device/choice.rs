@@ -12,7 +12,7 @@ use super::{Rule, UNITS};
 /// `[T, k]`, `counts` `[tiles, E]`, `partials` `[tiles, E + 2]`: over the tile's tokens the sum of
 /// each expert's probability, of entropies, of squared log-sum-exps. `span`: tokens of a sequence,
 /// which `per_sequence` tiles of `tile` tokens cover.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn choose(
     logits: &[f32],
     bias: &[f32],

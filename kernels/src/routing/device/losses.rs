@@ -9,7 +9,7 @@ use super::{Rule, UNITS};
 ///
 /// `sums` `[sequences, E + 2]`; `frequencies` `[sequences or 1, E]`, `rows` of them. `balance` and
 /// `z` scale the terms, the other two weigh them. One workgroup.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn terms(
     sums: &[f32],
     frequencies: &[i32],
@@ -55,7 +55,7 @@ pub fn terms(
 /// `weight_gradients` `[T, k]` if `with_weights`; if `with_terms`, the gradient `[1]` of a
 /// decision's objective, with `frequencies` `[rows, E]` as in [`terms`] and `balance` and `z` each
 /// scale times weight. Scores are computed again from the logits. `span`: tokens of a sequence.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn backward(
     logits: &[f32],
     indices: &[i32],

@@ -6,7 +6,7 @@ use super::UNITS;
 
 /// Adds to `counts` `[from experts, to experts]` each pair of choices that a token made in two
 /// decisions. Whole numbers add up to the same in any order.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn transitions(
     from: &[i32],
     to: &[i32],

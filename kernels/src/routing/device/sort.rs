@@ -6,7 +6,7 @@ use super::UNITS;
 use super::lanes::sum_before;
 
 /// Counts the experts of each tile of given `indices` `[T, k]`: `counts` `[tiles, E]`.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn count(
     indices: &[i32],
     counts: &mut [u32],
@@ -51,7 +51,7 @@ pub fn count(
 /// `counts` `[tiles, E]` becomes what earlier tiles counted; `chosen` `[E]` is the whole. With
 /// `sums`: `partials` `[tiles, E + 2]` summed over the tiles of each sequence give `sums`
 /// `[sequences, E + 2]`, and `chosen_by_sequence` `[sequences, E]` is the like of the counts.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn scan(
     counts: &mut [u32],
     partials: &[f32],
@@ -149,7 +149,7 @@ pub fn scan(
 /// `before` `[tiles, E]` and `chosen` `[E]` as [`scan`] left them; `capacity` is the most that an
 /// expert keeps. Out: `offsets` `[E + 1]`, `slots` and `positions` `[T · k]`, where `T · k` stands
 /// for none.
-#[cube(launch_unchecked)]
+#[cube(launch, launch_unchecked)]
 pub fn scatter(
     indices: &[i32],
     before: &[u32],

@@ -1,5 +1,6 @@
-//! `bellows bench`: what this machine makes of a mixture-of-experts layer, or of a head.
+//! `bellows bench`: what this machine makes of a mixture-of-experts layer, of attention, or of a head.
 
+mod attention;
 mod print;
 mod tiles;
 
@@ -24,6 +25,16 @@ struct Report {
     ceilings: Vec<Ceiling>,
     results: Vec<Line<LayerShape>>,
     heads: Vec<Line<HeadShape>>,
+    /// A chain's time against that of the mixture that does the same work, by type.
+    chains: Vec<Chain>,
+}
+
+/// Two iterations of half the choices against one of all of them, on the same weights.
+#[derive(Serialize)]
+struct Chain {
+    precision: &'static str,
+    /// Seconds of the chain by those of the mixture, forward and backward.
+    ratio: f64,
 }
 
 #[derive(Serialize)]
@@ -81,6 +92,30 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The chain against the mixture in every type in which both were timed.
+    fn chains(&self) -> Vec<Chain> {
+        let seconds = |layer: &str, precision: &str| {
+            let of =
+                |line: &&Line<LayerShape>| line.shape.name == layer && line.precision == precision;
+            let line = self.results.iter().find(of)?;
+            Some(line.measured.as_ref()?.seconds)
+        };
+        TYPES
+            .into_iter()
+            .map(name)
+            .filter_map(|precision| {
+                let chain = seconds("coe-chain", precision)?;
+                let mixture = seconds("coe-paper", precision)?;
+                Some(Chain {
+                    precision,
+                    ratio: chain / mixture,
+                })
+            })
+            .collect()
+    }
+}
+
 /// A stage of a layer's forward and backward pass.
 #[derive(Serialize)]
 struct StageLine {
@@ -88,6 +123,8 @@ struct StageLine {
     runs: usize,
     seconds: f64,
     tera_operations: f64,
+    /// Bytes in use when it ended.
+    bytes: u64,
 }
 
 impl StageLine {
@@ -97,6 +134,7 @@ impl StageLine {
             runs: stage.runs,
             seconds: stage.seconds,
             tera_operations: stage.operations / stage.seconds / 1e12,
+            bytes: stage.bytes,
         }
     }
 }
@@ -146,6 +184,9 @@ impl BenchArgs {
 /// If a shape has no known name, or the device does not open.
 pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
     let known = LayerShape::known();
+    if args.shapes.iter().any(|name| attention::knows(name)) {
+        return attention::run(args, ui);
+    }
     let (mut shapes, mut heads) = (Vec::new(), Vec::new());
     for wanted in &args.shapes {
         if let Some(shape) = known.iter().find(|shape| shape.name == *wanted) {
@@ -156,8 +197,10 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
             let layers = known.iter().map(|shape| shape.name.clone());
             let heads = HeadShape::known().into_iter().map(|shape| shape.name);
             return Err(Error::input(format!(
-                "no layer shape is called {wanted}; choose of {}, or head:TOKENSxHIDDENxVOCABULARY",
-                layers.chain(heads).collect::<Vec<_>>().join(", ")
+                "no layer shape is called {wanted}; choose of {}, head:TOKENSxHIDDENxVOCABULARY, or \
+                 of attention, {}",
+                layers.chain(heads).collect::<Vec<_>>().join(", "),
+                attention::names()
             )));
         }
     }
@@ -181,6 +224,7 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
         ceilings: Vec::new(),
         results: Vec::new(),
         heads: Vec::new(),
+        chains: Vec::new(),
     };
     for compute in TYPES {
         if !args.takes(compute, on_cpu, &device) {
@@ -235,6 +279,7 @@ pub fn run(args: BenchArgs, ui: &Ui) -> Result<(), Error> {
             report.heads.push(line);
         }
     }
+    report.chains = report.chains();
     if args.json {
         ui.json(&report);
     } else {

@@ -1,6 +1,6 @@
 //! The tables of `bellows bench`.
 
-use super::{Line, Report};
+use super::{Line, Report, StageLine};
 use crate::bench::{HeadShape, LayerShape};
 use crate::ui::{Table, Ui, bytes};
 
@@ -16,6 +16,12 @@ pub(super) fn report(report: &Report, ui: &Ui) {
     if !report.results.is_empty() {
         layers(report, ui);
     }
+    for chain in &report.chains {
+        ui.print(format_args!(
+            "coe-chain takes {:.3} times as long as coe-paper in {}",
+            chain.ratio, chain.precision
+        ));
+    }
     if !report.heads.is_empty() {
         heads(report, ui);
     }
@@ -28,9 +34,9 @@ pub(super) fn report(report: &Report, ui: &Ui) {
 }
 
 /// Times, rate, share of the best, memory and the first pass.
-fn figures<Shape>(report: &Report, line: &Line<Shape>) -> [String; 6] {
+fn figures<Shape>(report: &Report, line: &Line<Shape>) -> [String; 8] {
     let Some(found) = &line.measured else {
-        return ["failed", "", "", "", "", ""].map(str::to_owned);
+        return ["failed", "", "", "", "", "", "", ""].map(str::to_owned);
     };
     [
         format!("{:.2}", found.forward_seconds * 1e3),
@@ -41,6 +47,8 @@ fn figures<Shape>(report: &Report, line: &Line<Shape>) -> [String; 6] {
             .map_or_else(|| "?".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
         found.extra_bytes.map_or_else(|| "?".to_owned(), bytes),
         format!("{:.1}", found.first_seconds),
+        found.launches.to_string(),
+        format!("{:.2}", found.host_seconds * 1e3),
     ]
 }
 
@@ -61,11 +69,13 @@ fn layers(report: &Report, ui: &Ui) {
         "of best",
         "extra memory",
         "first s",
+        "launches",
+        "host ms",
     ])
-    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14]);
+    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16]);
     for line in &report.results {
         let shape: &LayerShape = &line.shape;
-        let [forward, both, rate, share, memory, first] = figures(report, line);
+        let [forward, both, rate, share, memory, first, launches, host] = figures(report, line);
         table.row([
             shape.name.clone(),
             shape.tokens.to_string(),
@@ -82,6 +92,8 @@ fn layers(report: &Report, ui: &Ui) {
             share,
             memory,
             first,
+            launches,
+            host,
         ]);
     }
     ui.table(&table);
@@ -101,11 +113,13 @@ fn heads(report: &Report, ui: &Ui) {
         "of best",
         "extra memory",
         "first s",
+        "launches",
+        "host ms",
     ])
-    .right(&[1, 2, 3, 6, 7, 8, 9, 10, 11]);
+    .right(&[1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13]);
     for line in &report.heads {
         let shape: &HeadShape = &line.shape;
-        let [forward, both, rate, share, memory, first] = figures(report, line);
+        let [forward, both, rate, share, memory, first, launches, host] = figures(report, line);
         table.row([
             shape.name.clone(),
             shape.tokens.to_string(),
@@ -119,6 +133,8 @@ fn heads(report: &Report, ui: &Ui) {
             share,
             memory,
             first,
+            launches,
+            host,
         ]);
     }
     ui.table(&table);
@@ -129,13 +145,18 @@ fn rest<Shape>(name: &str, line: &Line<Shape>, ui: &Ui) {
     if let Some(reason) = &line.failed {
         ui.warn(format_args!("{name} {}: {reason}", line.precision));
     }
-    if line.stages.is_empty() {
-        return;
+    if !line.stages.is_empty() {
+        stages(&format!("{name} {}", line.precision), &line.stages, ui);
     }
-    ui.print(format_args!("\n{name} {}:", line.precision));
-    let mut table = Table::new(["stage", "runs", "ms", "share", "TFLOP/s"]).right(&[1, 2, 3, 4]);
-    let total: f64 = line.stages.iter().map(|stage| stage.seconds).sum();
-    for stage in &line.stages {
+}
+
+/// What each stage takes.
+pub(super) fn stages(title: &str, stages: &[StageLine], ui: &Ui) {
+    ui.print(format_args!("\n{title}:"));
+    let mut table =
+        Table::new(["stage", "runs", "ms", "share", "TFLOP/s", "in use"]).right(&[1, 2, 3, 4, 5]);
+    let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    for stage in stages {
         table.row([
             stage.name.to_owned(),
             stage.runs.to_string(),
@@ -146,6 +167,7 @@ fn rest<Shape>(name: &str, line: &Line<Shape>, ui: &Ui) {
             } else {
                 String::new()
             },
+            bytes(stage.bytes),
         ]);
     }
     ui.table(&table);

@@ -30,7 +30,8 @@ impl Loop<'_> {
             };
             match pending {
                 Some(pending) => self.take(pending)?,
-                None if self.paused => {}
+                // What keeps the record from being written may come and go during a pause.
+                None if self.paused => self.publish(),
                 None => break,
             }
             match (self.paused, paused) {
@@ -252,6 +253,11 @@ impl Loop<'_> {
             learning_rate_scale: self.state.steering.learning_rate_scale,
             micro_batches: self.state.steering.accumulation(&self.config.train),
             intervals: intervals_of(&self.config.record),
+            trouble: self
+                .recorder
+                .writer()
+                .trouble()
+                .map(|error| error.to_string()),
         });
     }
 }

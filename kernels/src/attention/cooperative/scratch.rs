@@ -1,0 +1,193 @@
+//! A subgroup's scratch in workgroup memory: matrices become rows there, and rows matrices.
+
+use cubecl::cmma::{self, MatrixLayout};
+use cubecl::prelude::*;
+
+use super::super::span::{Four, Rows};
+use super::{Frame, Piece, ROWS};
+
+/// First piece of the subgroup's scratch.
+#[cube]
+pub(super) fn scratch_of(#[comptime] frame: Frame) -> usize {
+    comptime!(frame.tiles()) + UNIT_POS_Y as usize * comptime!(ROWS * frame.line())
+}
+
+/// The row of the subgroup that the unit works on.
+#[cube]
+pub(super) fn own_row() -> usize {
+    UNIT_POS_X as usize % ROWS
+}
+
+/// The unit's first column of a tile.
+#[cube]
+pub(super) fn own_column(#[comptime] frame: Frame) -> usize {
+    (UNIT_POS_X as usize / ROWS) * comptime!(frame.share())
+}
+
+/// Hands the unit its part of its row out of a tile's sums, four columns a vector.
+#[cube]
+pub(super) fn spread(
+    memory: &mut Shared<[Piece]>,
+    sums: &Sequence<cmma::Matrix<f32>>,
+    #[comptime] frame: Frame,
+) -> Array<Vector<f32, Four>> {
+    let start = scratch_of(frame);
+    // The subgroup's earlier reads of its scratch come first.
+    sync_plane();
+    #[unroll]
+    for j in 0..comptime!(frame.columns / 16) {
+        let at = start + comptime!(j * 4);
+        let end = memory.len();
+        cmma::store(
+            &mut memory[at..end],
+            sums.index(j),
+            comptime!(frame.line() as u32 * 4),
+            MatrixLayout::RowMajor,
+        );
+    }
+    sync_plane();
+    let count = comptime!(frame.share() / 4);
+    let mut values = Array::<Vector<f32, Four>>::new(count);
+    let from = start + own_row() * comptime!(frame.line()) + own_column(frame) / 4;
+    #[unroll]
+    for i in 0..count {
+        values[i] = Vector::<f32, Four>::reinterpret(memory[from + i]);
+    }
+    values
+}
+
+/// Leaves the units' parts of their rows in the scratch, in 16 bits, for [`accumulate`].
+#[cube]
+pub(super) fn pack<E: Float>(
+    memory: &mut Shared<[Piece]>,
+    values: &Array<Vector<f32, Four>>,
+    #[comptime] frame: Frame,
+) {
+    let to = scratch_of(frame) + own_row() * comptime!(frame.line()) + own_column(frame) / 8;
+    sync_plane();
+    #[unroll]
+    for i in 0..comptime!(frame.share() / 8) {
+        let low = halves::<E>(values[comptime!(2 * i)]);
+        let high = halves::<E>(values[comptime!(2 * i + 1)]);
+        let mut piece = Piece::new(0u32);
+        piece.insert(0usize, low.extract(0usize));
+        piece.insert(1usize, low.extract(1usize));
+        piece.insert(2usize, high.extract(0usize));
+        piece.insert(3usize, high.extract(1usize));
+        memory[to + i] = piece;
+    }
+    sync_plane();
+}
+
+/// Four numbers in 16 bits each.
+#[cube]
+fn halves<E: Float>(values: Vector<f32, Four>) -> Vector<u32, Const<2>> {
+    Vector::<u32, Const<2>>::reinterpret(Vector::<E, Four>::cast_from(values))
+}
+
+/// Multiplies each row of `sums` by its unit's `factor`, which all units of a row agree on.
+#[cube]
+pub(super) fn rescale(
+    memory: &mut Shared<[Piece]>,
+    sums: &mut Sequence<cmma::Matrix<f32>>,
+    factor: f32,
+    #[comptime] width: usize,
+    #[comptime] frame: Frame,
+) {
+    let start = scratch_of(frame);
+    let at_once = comptime!(frame.columns / 16);
+    let own = start + own_row() * comptime!(frame.line()) + own_column(frame) / 4;
+    #[unroll]
+    for turn in 0..comptime!((width / 16).div_ceil(at_once)) {
+        sync_plane();
+        #[unroll]
+        for j in 0..at_once {
+            if comptime!(turn * at_once + j < width / 16) {
+                let at = start + comptime!(j * 4);
+                let end = memory.len();
+                cmma::store(
+                    &mut memory[at..end],
+                    sums.index(comptime!(turn * at_once + j)),
+                    comptime!(frame.line() as u32 * 4),
+                    MatrixLayout::RowMajor,
+                );
+            }
+        }
+        sync_plane();
+        #[unroll]
+        for i in 0..comptime!(frame.share() / 4) {
+            let value = Vector::<f32, Four>::reinterpret(memory[own + i]) * Vector::new(factor);
+            memory[own + i] = Piece::reinterpret(value);
+        }
+        sync_plane();
+        #[unroll]
+        for j in 0..at_once {
+            if comptime!(turn * at_once + j < width / 16) {
+                let at = start + comptime!(j * 4);
+                cmma::load_with_layout(
+                    sums.index_mut(comptime!(turn * at_once + j)),
+                    &memory[at..memory.len()],
+                    comptime!(frame.line() as u32 * 4),
+                    MatrixLayout::RowMajor,
+                );
+            }
+        }
+    }
+    sync_plane();
+}
+
+/// Writes the subgroup's rows, from `first` on, `real` vectors long, each multiplied by its
+/// unit's `factor`.
+#[cube]
+pub(super) fn write(
+    memory: &mut Shared<[Piece]>,
+    out: &mut [Vector<f32, Four>],
+    rows: &Rows,
+    first: usize,
+    real: usize,
+    sums: &Sequence<cmma::Matrix<f32>>,
+    factor: f32,
+    #[comptime] width: usize,
+    #[comptime] frame: Frame,
+) {
+    let start = scratch_of(frame);
+    let at_once = comptime!(frame.columns / 16);
+    let across = comptime!(frame.columns / 4);
+    sync_plane();
+    // The factors lie behind the rows.
+    if UNIT_POS_X < comptime!(ROWS as u32) {
+        memory[start + own_row() * comptime!(frame.line()) + across] =
+            Piece::new(u32::reinterpret(factor));
+    }
+    #[unroll]
+    for turn in 0..comptime!((width / 16).div_ceil(at_once)) {
+        sync_plane();
+        #[unroll]
+        for j in 0..at_once {
+            if comptime!(turn * at_once + j < width / 16) {
+                let at = start + comptime!(j * 4);
+                let end = memory.len();
+                cmma::store(
+                    &mut memory[at..end],
+                    sums.index(comptime!(turn * at_once + j)),
+                    comptime!(frame.line() as u32 * 4),
+                    MatrixLayout::RowMajor,
+                );
+            }
+        }
+        sync_plane();
+        #[unroll]
+        for i in 0..comptime!(ROWS * frame.columns / 4 / frame.subgroup) {
+            let index = UNIT_POS_X as usize + comptime!(i * frame.subgroup);
+            let row = index / across;
+            let column = comptime!(turn * across) + index % across;
+            if first + row < rows.count && column < real {
+                let line = start + row * comptime!(frame.line());
+                let factor = f32::reinterpret(memory[line + across].extract(0usize));
+                let value = Vector::<f32, Four>::reinterpret(memory[line + index % across]);
+                out[rows.start + (first + row) * rows.stride + column] =
+                    value * Vector::new(factor);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Which kernels compute attention: a pure function of device, type and widths.
+
+use burn::tensor::{Device, Tensor};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::features::{MmaConfig, Plane};
+use cubecl::ir::{ElemType, FloatKind};
+
+use super::cooperative::Frame;
+use crate::{Compute, gpu};
+
+/// The largest width of queries, keys and values that the kernels take.
+pub const MAX_WIDTH: usize = 256;
+
+/// A way to compute attention on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// Plain tiles: every device, every type.
+    Plain,
+    /// Subgroup cooperative matrices, in tiles of these sizes.
+    Cooperative(Tiles),
+}
+
+/// Tiles of the cooperative kernels. The numbers change no result beyond rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiles {
+    /// Forward.
+    pub forward: Tile,
+    /// Gradient of the queries.
+    pub query: Tile,
+    /// Gradients of keys and values.
+    pub keys: Tile,
+    /// Those gradients come from one launch, which computes each score once but holds twice the
+    /// sums; else from two.
+    pub joint: bool,
+}
+
+/// A workgroup's tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Subgroups of a workgroup, 16 rows each.
+    pub subgroups: usize,
+    /// Columns at a time: a multiple of 16.
+    pub columns: usize,
+}
+
+impl Tile {
+    /// Eight subgroups: 128 rows share what is read of the other side. Of 32 columns, since with
+    /// 64 two tiles and the scratch would not fit into 48 KiB of workgroup memory.
+    const DEFAULT: Self = Self {
+        subgroups: 8,
+        columns: 32,
+    };
+
+    /// The kernel's sizes for these widths.
+    pub(super) fn frame(
+        self,
+        subgroup: usize,
+        [width, value_width]: [usize; 2],
+        documents: bool,
+    ) -> Frame {
+        Frame {
+            subgroup,
+            subgroups: self.subgroups,
+            columns: self.columns,
+            width: width.next_multiple_of(16),
+            value_width: value_width.next_multiple_of(16),
+            documents,
+        }
+    }
+
+    /// Whether the device runs it: it has the memory and units, and a unit takes whole pieces of
+    /// 16-bit weights.
+    fn fits(self, like: &CubeTensor, subgroup: usize, widths: [usize; 2]) -> bool {
+        let hardware = &like.client.properties().hardware;
+        let frame = self.frame(subgroup, widths, false);
+        // Behind the pieces, three numbers a column.
+        let bytes = frame.memory() * 16 + self.columns * 12;
+        let units = (subgroup * self.subgroups) as u32;
+        self.subgroups > 0
+            && self.columns > 0
+            && self.columns.is_multiple_of(16)
+            && (self.columns * 16 / subgroup).is_multiple_of(8)
+            && bytes <= hardware.max_shared_memory_size
+            && units <= hardware.max_units_per_cube
+    }
+
+    /// The largest tile up to this one that the device runs.
+    fn fitted(mut self, like: &CubeTensor, subgroup: usize, widths: [usize; 2]) -> Option<Self> {
+        while self.subgroups > 0 {
+            if self.fits(like, subgroup, widths) {
+                return Some(self);
+            }
+            self.subgroups /= 2;
+        }
+        None
+    }
+}
+
+impl Tiles {
+    /// Whether the device runs all of them.
+    pub(super) fn fit(self, like: &CubeTensor, widths: [usize; 2]) -> bool {
+        let subgroup = subgroup(like);
+        [self.forward, self.query, self.keys]
+            .iter()
+            .all(|tile| tile.fits(like, subgroup, widths))
+    }
+}
+
+/// Units of a subgroup, where all subgroups are equally wide.
+pub(super) fn subgroup(like: &CubeTensor) -> usize {
+    like.client.properties().hardware.plane_size_max as usize
+}
+
+/// What stands against cooperative matrices on this device, or the tiles they would use.
+pub(super) fn cooperative_on(
+    like: &CubeTensor,
+    compute: Compute,
+    widths: [usize; 2],
+) -> Result<Tiles, &'static str> {
+    let properties = like.client.properties();
+    let hardware = &properties.hardware;
+    let kind = match compute {
+        Compute::F32 => return Err("f32 has no cooperative matrices"),
+        Compute::F16 => ElemType::Float(FloatKind::F16),
+        Compute::Bf16 => ElemType::Float(FloatKind::BF16),
+    };
+    let supported = properties.features.matmul.cmma.contains(&MmaConfig {
+        a_type: kind,
+        b_type: kind,
+        cd_type: ElemType::Float(FloatKind::F32),
+        m: 16,
+        n: 16,
+        k: 16,
+    });
+    if !supported {
+        return Err("the device has no cooperative matrices of 16×16×16 in this type");
+    }
+    if hardware.plane_size_min != hardware.plane_size_max
+        || ![16, 32, 64].contains(&hardware.plane_size_max)
+    {
+        return Err("the device's subgroups are not all of 16, 32 or 64 units");
+    }
+    if !properties.features.plane.contains(Plane::Ops) {
+        return Err("the device's subgroups exchange no values");
+    }
+    if widths.iter().any(|width| !width.is_multiple_of(8)) {
+        return Err("rows are not whole pieces of 16 bytes");
+    }
+    let subgroup = hardware.plane_size_max as usize;
+    let tile = Tile::DEFAULT
+        .fitted(like, subgroup, widths)
+        .ok_or("the device has too little workgroup memory for rows so wide")?;
+    Ok(Tiles {
+        forward: tile,
+        query: tile,
+        keys: tile,
+        // Past that a unit's registers do not hold the sums of both.
+        joint: widths[0] + widths[1] <= 256,
+    })
+}
+
+impl Tier {
+    /// The rule: cooperative matrices wherever the device has them.
+    pub(super) fn of(like: &CubeTensor, compute: Compute, widths: [usize; 2]) -> Self {
+        match cooperative_on(like, compute, widths) {
+            Ok(tiles) => Self::Cooperative(tiles),
+            Err(_) => Self::Plain,
+        }
+    }
+
+    /// The tiles that cooperative kernels use for heads of these widths.
+    ///
+    /// # Errors
+    /// Why the device has none, in words.
+    pub fn cooperative(
+        device: &Device,
+        compute: Compute,
+        width: usize,
+        value_width: usize,
+    ) -> Result<Tiles, &'static str> {
+        let probe = Tensor::<1>::zeros([4], &device.clone().without_autodiff());
+        if !gpu::on_cube(&probe) {
+            return Err("the device runs no kernels");
+        }
+        let widths = [width, value_width].map(|width| width.next_multiple_of(8));
+        cooperative_on(&gpu::primitive(probe), compute, widths)
+    }
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain tiles",
+            Self::Cooperative(_) => "cooperative matrices",
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Times attention alone, forward and backward.
+
+use std::time::Instant;
+
+use bellows_engine::kernels::attention::{
+    Settings, Tier, Tile, Tiles, Visible, backward, forward, reference,
+};
+use bellows_engine::kernels::peak::peak_during;
+use bellows_engine::kernels::profile::{Stage, stages_of};
+use bellows_engine::kernels::{Compute, Kernels, convert};
+use burn::tensor::{Device, Distribution, Tensor};
+use serde::Serialize;
+
+use super::{Measurement, timed};
+
+/// Heads over a causal sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttentionShape {
+    /// Name of the shape.
+    pub name: String,
+    /// Tokens of the one sequence.
+    pub tokens: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub groups: usize,
+    /// Features of a query or key.
+    pub width: usize,
+    /// Features of a value.
+    pub value_width: usize,
+    /// Most tokens that a query sees.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// The shapes that `bellows bench` knows by name.
+    pub fn known() -> Vec<Self> {
+        [
+            ("attention-2k", 2048, 16, 8, 128, 128, None),
+            ("attention-8k", 8192, 16, 8, 128, 128, None),
+            ("attention-32k", 32768, 16, 8, 128, 128, None),
+            ("attention-64", 8192, 16, 16, 64, 64, None),
+            ("attention-256", 8192, 8, 8, 256, 256, None),
+            ("attention-latent", 8192, 16, 16, 192, 128, None),
+            ("attention-window", 32768, 16, 8, 128, 128, Some(4096)),
+            ("attention-lavapipe", 512, 4, 2, 64, 64, None),
+        ]
+        .into_iter()
+        .map(
+            |(name, tokens, heads, groups, width, value_width, window)| Self {
+                name: name.to_owned(),
+                tokens,
+                heads,
+                groups,
+                width,
+                value_width,
+                window,
+            },
+        )
+        .collect()
+    }
+
+    /// Pairs of a query and a key that it sees.
+    fn pairs(&self) -> f64 {
+        let window = self.window.unwrap_or(self.tokens).min(self.tokens) as f64;
+        let tokens = self.tokens as f64;
+        self.heads as f64 * (window * (window + 1.0) / 2.0 + (tokens - window) * window)
+    }
+
+    /// Floating-point operations of a forward and a backward pass that computes each score once:
+    /// four products as wide as queries, three as wide as values.
+    pub fn operations(&self) -> f64 {
+        2.0 * self.pairs() * (4 * self.width + 3 * self.value_width) as f64
+    }
+
+    fn visible(&self) -> Visible {
+        Visible {
+            window: self.window,
+            starts: None,
+        }
+    }
+}
+
+/// The tiles that a sweep tries: for each of the three kernels all sizes that may fit.
+pub fn tiles_to_try(found: Tiles) -> Vec<Tiles> {
+    let mut all = Vec::new();
+    for (subgroups, columns) in [(4, 32), (4, 64), (8, 16), (8, 32), (16, 32)] {
+        for joint in [true, false] {
+            let tile = Tile { subgroups, columns };
+            all.push(Tiles {
+                forward: tile,
+                query: tile,
+                keys: tile,
+                joint,
+            });
+        }
+    }
+    all.retain(|tiles| *tiles != found);
+    all.insert(0, found);
+    all
+}
+
+/// Queries, keys, values and a gradient of the result on a device.
+struct Operands {
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    dy: Tensor<4>,
+}
+
+impl Operands {
+    fn new(shape: &AttentionShape, settings: Settings, device: &Device) -> Self {
+        let noise = Distribution::Normal(0.0, 1.0);
+        let compute = match settings.kernels {
+            Kernels::Fused => settings.compute,
+            Kernels::Reference => Compute::F32,
+        };
+        let random = |heads: usize, width: usize| {
+            let values = Tensor::random([1, heads, shape.tokens, width], noise, device);
+            convert::convert(values, compute)
+        };
+        let AttentionShape {
+            heads,
+            groups,
+            width,
+            value_width,
+            ..
+        } = *shape;
+        let laid = [1, shape.tokens, heads, value_width];
+        Self {
+            query: random(heads, width),
+            key: random(groups, width),
+            value: random(groups, value_width),
+            dy: Tensor::random(laid, noise, device).swap_dims(1, 2),
+        }
+    }
+
+    /// Runs forward, and backward if asked; returns what a caller would hold afterwards.
+    fn pass(
+        &self,
+        shape: &AttentionShape,
+        settings: Settings,
+        with_backward: bool,
+    ) -> Vec<Tensor<4>> {
+        let (query, key, value) = (self.query.clone(), self.key.clone(), self.value.clone());
+        let visible = shape.visible();
+        let scale = (shape.width as f64).powf(-0.5);
+        let pass = forward(
+            query.clone(),
+            key.clone(),
+            value.clone(),
+            &visible,
+            scale,
+            settings,
+        );
+        if let Some(pass) = pass {
+            let y = pass.y.clone();
+            if !with_backward {
+                return vec![y];
+            }
+            let (dquery, dkey, dvalue) = backward(self.dy.clone(), pass);
+            return vec![y, dquery, dkey, dvalue];
+        }
+        let (y, log_sums) =
+            reference::forward(query.clone(), key.clone(), value.clone(), &visible, scale);
+        if !with_backward {
+            return vec![y];
+        }
+        let kept = reference::Kept {
+            query,
+            key,
+            value,
+            y: y.clone(),
+            log_sums,
+        };
+        let (dquery, dkey, dvalue) = reference::backward(self.dy.clone(), kept, &visible, scale);
+        vec![y, dquery, dkey, dvalue]
+    }
+}
+
+/// Where a forward and a backward pass spend their time; empty where plain operations compute.
+///
+/// # Errors
+/// As [`measure`].
+pub fn profile(
+    shape: &AttentionShape,
+    settings: Settings,
+    device: &Device,
+) -> Result<Vec<Stage>, String> {
+    let operands = Operands::new(shape, settings, device);
+    let warm = Instant::now();
+    while warm.elapsed().as_secs_f64() < 0.3 {
+        drop(operands.pass(shape, settings, true));
+        device.sync().map_err(|error| error.to_string())?;
+    }
+    Ok(stages_of(|| operands.pass(shape, settings, true)).1)
+}
+
+/// Times attention on a device without autodiff: `repeats` passes a figure, after a warm-up.
+/// Operands are in the compute type, the result's gradient and all results in f32.
+///
+/// # Errors
+/// What the device says when a kernel fails on it.
+pub fn measure(
+    shape: &AttentionShape,
+    settings: Settings,
+    device: &Device,
+    repeats: usize,
+) -> Result<Measurement, String> {
+    let sync = || device.sync().map_err(|error| error.to_string());
+    let operands = Operands::new(shape, settings, device);
+    sync()?;
+    let start = Instant::now();
+    drop(operands.pass(shape, settings, true));
+    sync()?;
+    let first_seconds = start.elapsed().as_secs_f64();
+    let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
+    let (held, peak) = peak_during(|| operands.pass(shape, settings, true));
+    sync()?;
+    drop(held);
+    let extra_bytes = in_use
+        .filter(|_| settings.kernels == Kernels::Fused)
+        .map(|before| peak.saturating_sub(before));
+    let time = timed(device, repeats, |with_backward| {
+        operands.pass(shape, settings, with_backward)
+    })?;
+    Ok(Measurement {
+        first_seconds,
+        forward_seconds: time.forward,
+        seconds: time.both,
+        tera_operations: shape.operations() / time.both / 1e12,
+        host_seconds: time.host,
+        launches: time.launches,
+        extra_bytes,
+    })
+}
+
+/// The tiles that the device's cooperative kernels use for a shape.
+pub fn cooperative(shape: &AttentionShape, compute: Compute, device: &Device) -> Option<Tiles> {
+    Tier::cooperative(device, compute, shape.width, shape.value_width).ok()
+}
