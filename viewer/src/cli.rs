@@ -96,7 +96,9 @@ pub enum Error {
         why: String,
     },
     /// A picture of nothing.
-    #[error("--screenshot needs a run, as in `bellows-viewer runs/rust-code --screenshot load.png`")]
+    #[error(
+        "--screenshot needs a run, as in `bellows-viewer runs/rust-code --screenshot load.png`"
+    )]
     NothingToShow,
     /// The file's name does not say what it is to be.
     #[error("cannot tell from {} what to write; end its name in .png, .svg or .csv", .0.display())]
@@ -116,8 +118,13 @@ impl Error {
     /// 2 for bad usage or input, 1 for a failure.
     pub fn exit_code(&self) -> ExitCode {
         let input = match self {
-            Self::NoRun { .. } | Self::NothingToShow | Self::UnknownFormat(_) | Self::Theme(_) => true,
-            Self::Export(error) => matches!(error, ExportError::Empty { .. } | ExportError::NoTable { .. }),
+            Self::NoRun { .. } | Self::NothingToShow | Self::UnknownFormat(_) | Self::Theme(_) => {
+                true
+            }
+            Self::Export(error) => matches!(
+                error,
+                ExportError::Empty { .. } | ExportError::NoTable { .. }
+            ),
             Self::Window(_) => false,
         };
         ExitCode::from(if input { 2 } else { 1 })
@@ -143,7 +150,9 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
     for path in &arguments.runs {
         check(path)?;
     }
-    let file = (!arguments.no_settings && arguments.screenshot.is_none()).then(Settings::file).flatten();
+    let file = (!arguments.no_settings && arguments.screenshot.is_none())
+        .then(Settings::file)
+        .flatten();
     let mut settings = file.as_deref().map(Settings::load).unwrap_or_default();
     if let Some(theme) = &arguments.theme {
         settings.theme.clone_from(theme);
@@ -165,7 +174,10 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
 
 /// A run that is not there is told before a window opens; one that is damaged is shown with what is wrong.
 fn check(path: &Path) -> Result<(), Error> {
-    let wrong = |why: &str| Error::NoRun { path: path.to_owned(), why: why.to_owned() };
+    let wrong = |why: &str| Error::NoRun {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
     if !path.exists() {
         return Err(wrong("there is nothing"));
     }
@@ -178,23 +190,39 @@ fn check(path: &Path) -> Result<(), Error> {
 /// How long a picture waits for a run to be read.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-fn picture(arguments: &Arguments, settings: Settings, theme: Theme, target: &Path) -> Result<(), Error> {
+fn picture(
+    arguments: &Arguments,
+    settings: Settings,
+    theme: Theme,
+    target: &Path,
+) -> Result<(), Error> {
     let format = Format::of(target).ok_or_else(|| Error::UnknownFormat(target.to_owned()))?;
-    let store = Store::new(Options { memory_limit: arguments.memory_limit, ..Options::default() });
+    let store = Store::new(Options {
+        memory_limit: arguments.memory_limit,
+        ..Options::default()
+    });
     let runs: Vec<RunId> = arguments.runs.iter().map(|path| store.open(path)).collect();
     let main = *runs.first().ok_or(Error::NothingToShow)?;
     for run in &runs {
         store.wait(*run, PATIENCE);
     }
     if let Some(problem) = store.run(main).and_then(|run| run.problem.clone()) {
-        return Err(Error::NoRun { path: arguments.runs[0].clone(), why: problem.to_string() });
+        return Err(Error::NoRun {
+            path: arguments.runs[0].clone(),
+            why: problem.to_string(),
+        });
     }
     let size = arguments.size.unwrap_or((1600, 900));
     let mut app = App::new(store.clone(), theme.clone(), settings, None).waiting();
     look(arguments, &store, &runs, app.view_mut());
     match panel(arguments) {
         Some(panel) => {
-            let subject = Subject { store: &store, theme: &theme, view: app.view_mut(), panel };
+            let subject = Subject {
+                store: &store,
+                theme: &theme,
+                view: app.view_mut(),
+                panel,
+            };
             export::write(&subject, format, size, target)?;
         }
         None => export::write_window(&mut app, format, size, target)?,
@@ -211,21 +239,30 @@ fn look(arguments: &Arguments, store: &Store, runs: &[RunId], view: &mut View) {
     view.run = runs.first().copied();
     view.other = runs.get(1).copied();
     let known = view.run.and_then(|run| store.run(run));
-    let first = known.as_ref().and_then(|run| run.shape.routers.first().copied());
+    let first = known
+        .as_ref()
+        .and_then(|run| run.shape.routers.first().copied());
     if let Some((router, _)) = first {
         view.router = router;
     }
     if let Some(layer) = arguments.layer {
-        view.router = RouterId { layer, iteration: 0 };
+        view.router = RouterId {
+            layer,
+            iteration: 0,
+        };
     }
     view.router.iteration = arguments.iteration.unwrap_or(view.router.iteration);
     view.expert = arguments.expert.unwrap_or(view.expert);
     view.range = arguments.range;
     view.pinned = arguments.compare_step;
-    let last = known.and_then(|run| run.range()).map_or(0, |(_, last)| last);
+    let last = known
+        .and_then(|run| run.range())
+        .map_or(0, |(_, last)| last);
     view.step = arguments.step.unwrap_or(last);
     if let Some(page) = &arguments.page {
-        let named = Workspace::ALL.into_iter().find(|workspace| workspace.name().eq_ignore_ascii_case(page));
+        let named = Workspace::ALL
+            .into_iter()
+            .find(|workspace| workspace.name().eq_ignore_ascii_case(page));
         view.workspace = named.unwrap_or(view.workspace);
     }
     if let Some(panel) = panel(arguments) {
@@ -234,7 +271,12 @@ fn look(arguments: &Arguments, store: &Store, runs: &[RunId], view: &mut View) {
     }
 }
 
-fn window(arguments: &Arguments, settings: Settings, file: Option<PathBuf>, theme: Theme) -> Result<(), Error> {
+fn window(
+    arguments: &Arguments,
+    settings: Settings,
+    file: Option<PathBuf>,
+    theme: Theme,
+) -> Result<(), Error> {
     // The store is older than the window that it has to wake.
     let awake: Arc<OnceLock<egui::Context>> = Arc::default();
     let waker = awake.clone();
@@ -243,7 +285,10 @@ fn window(arguments: &Arguments, settings: Settings, file: Option<PathBuf>, them
             context.request_repaint();
         }
     };
-    let store = Store::new(Options { memory_limit: arguments.memory_limit, notify: Arc::new(notify) });
+    let store = Store::new(Options {
+        memory_limit: arguments.memory_limit,
+        notify: Arc::new(notify),
+    });
     let runs: Vec<RunId> = arguments.runs.iter().map(|path| store.open(path)).collect();
     let (width, height) = arguments.size.unwrap_or((1480, 920));
     let viewport = egui::ViewportBuilder::default()
@@ -252,7 +297,10 @@ fn window(arguments: &Arguments, settings: Settings, file: Option<PathBuf>, them
         .with_inner_size([width as f32, height as f32])
         .with_min_inner_size([640.0, 420.0])
         .with_drag_and_drop(true);
-    let options = eframe::NativeOptions { viewport, ..eframe::NativeOptions::default() };
+    let options = eframe::NativeOptions {
+        viewport,
+        ..eframe::NativeOptions::default()
+    };
     let mut app = App::new(store.clone(), theme, settings, file);
     look(arguments, &store, &runs, app.view_mut());
     eframe::run_native(
@@ -268,22 +316,35 @@ fn window(arguments: &Arguments, settings: Settings, file: Option<PathBuf>, them
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {
-    let parsed = text.split_once(['x', '×']).and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    let parsed = text
+        .split_once(['x', '×'])
+        .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
     match parsed {
-        Some((width, height)) if (100..=16_384).contains(&width) && (100..=16_384).contains(&height) => Ok((width, height)),
+        Some((width, height))
+            if (100..=16_384).contains(&width) && (100..=16_384).contains(&height) =>
+        {
+            Ok((width, height))
+        }
         Some(_) => Err("sides go from 100 to 16384".to_owned()),
         None => Err("write it as 1600x900".to_owned()),
     }
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
-    let parsed = text.split_once("..").and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
-    parsed.map(|(first, last): (u64, u64)| (first.min(last), first.max(last))).ok_or_else(|| "write it as 100..200".to_owned())
+    let parsed = text
+        .split_once("..")
+        .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    parsed
+        .map(|(first, last): (u64, u64)| (first.min(last), first.max(last)))
+        .ok_or_else(|| "write it as 100..200".to_owned())
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|character: char| character.is_alphabetic());
-    let number: f64 = digits.trim().parse().map_err(|_| "write it as 512MiB".to_owned())?;
+    let number: f64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| "write it as 512MiB".to_owned())?;
     let unit = match text[digits.len()..].trim().to_lowercase().as_str() {
         "" | "b" => 1u64,
         "k" | "kib" | "kb" => 1 << 10,
@@ -291,7 +352,11 @@ fn bytes(text: &str) -> Result<u64, String> {
         "g" | "gib" | "gb" => 1 << 30,
         unit => return Err(format!("{unit:?} is no unit; take KiB, MiB or GiB")),
     };
-    if number > 0.0 && number.is_finite() { Ok((number * unit as f64) as u64) } else { Err("it has to be more than 0".to_owned()) }
+    if number > 0.0 && number.is_finite() {
+        Ok((number * unit as f64) as u64)
+    } else {
+        Err("it has to be more than 0".to_owned())
+    }
 }
 
 #[cfg(test)]

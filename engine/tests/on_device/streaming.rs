@@ -200,6 +200,7 @@ fn a_loss_scale_reaches_every_streamed_gradient() {
         let settings = Settings {
             loss_scale,
             backpropagation: streamed(3),
+            ..Settings::default()
         };
         run_with(
             &model,

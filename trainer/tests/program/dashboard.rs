@@ -269,8 +269,10 @@ fn a_run_is_started_steered_left_alone_and_stopped_from_the_terminal() {
     terminal.press(&["Down", "Enter"]);
     terminal.wait_for(&["Branch live-branch from"]);
     terminal.press(&["y"]);
+    // Its first step: a run takes commands from then on at the latest.
+    let metrics = folder.run("live-branch").join("metrics.jsonl");
     terminal.wait_until("the branch", || {
-        folder.run("live-branch").join("metrics.jsonl").exists()
+        std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0)
     });
     folder
         .bellows("ctl runs/live-branch stop --wait --timeout 60")

@@ -78,9 +78,35 @@ impl Command {
     pub fn all() -> impl Iterator<Item = Self> {
         use Command as C;
         let plain = [
-            C::Play, C::Next, C::Previous, C::First, C::Last, C::Follow, C::Repeat, C::Faster, C::Slower, C::ClearRange, C::Pin,
-            C::Unpin, C::NextLayer, C::PreviousLayer, C::NextIteration, C::NextMeasure, C::NextOrder, C::Export, C::Open, C::Palette,
-            C::Theme, C::NextScale, C::Larger, C::Smaller, C::FirstSize, C::Undo, C::Redo, C::ResetLayout, C::Quit,
+            C::Play,
+            C::Next,
+            C::Previous,
+            C::First,
+            C::Last,
+            C::Follow,
+            C::Repeat,
+            C::Faster,
+            C::Slower,
+            C::ClearRange,
+            C::Pin,
+            C::Unpin,
+            C::NextLayer,
+            C::PreviousLayer,
+            C::NextIteration,
+            C::NextMeasure,
+            C::NextOrder,
+            C::Export,
+            C::Open,
+            C::Palette,
+            C::Theme,
+            C::NextScale,
+            C::Larger,
+            C::Smaller,
+            C::FirstSize,
+            C::Undo,
+            C::Redo,
+            C::ResetLayout,
+            C::Quit,
         ];
         plain
             .into_iter()
@@ -147,7 +173,14 @@ impl Command {
             Self::NextMeasure => (Modifiers::NONE, Key::M),
             Self::NextOrder => (Modifiers::NONE, Key::O),
             Self::Page(page) => {
-                let keys = [Key::Num1, Key::Num2, Key::Num3, Key::Num4, Key::Num5, Key::Num6];
+                let keys = [
+                    Key::Num1,
+                    Key::Num2,
+                    Key::Num3,
+                    Key::Num4,
+                    Key::Num5,
+                    Key::Num6,
+                ];
                 let at = Workspace::ALL.iter().position(|other| *other == page)?;
                 (CONTROL, *keys.get(at)?)
             }
@@ -170,9 +203,12 @@ impl Command {
     pub fn pressed(context: &egui::Context) -> Vec<Self> {
         let typing = context.text_edit_focused();
         // Longer chords first: Ctrl+Shift+Z would be taken for Ctrl+Z.
-        let mut commands: Vec<(Self, KeyboardShortcut)> =
-            Self::all().filter_map(|command| Some((command, command.shortcut()?))).collect();
-        commands.sort_by_key(|(_, keys)| std::cmp::Reverse(u8::from(keys.modifiers.shift) + u8::from(keys.modifiers.command)));
+        let mut commands: Vec<(Self, KeyboardShortcut)> = Self::all()
+            .filter_map(|command| Some((command, command.shortcut()?)))
+            .collect();
+        commands.sort_by_key(|(_, keys)| {
+            std::cmp::Reverse(u8::from(keys.modifiers.shift) + u8::from(keys.modifiers.command))
+        });
         commands
             .into_iter()
             .filter(|(_, keys)| !typing || keys.modifiers.command)

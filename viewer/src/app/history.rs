@@ -56,8 +56,15 @@ impl History {
         !self.future.is_empty()
     }
 
-    fn walk(from: &mut Vec<View>, to: &mut Vec<View>, view: &mut View, last: &mut Option<View>) -> bool {
-        let Some(target) = from.pop() else { return false };
+    fn walk(
+        from: &mut Vec<View>,
+        to: &mut Vec<View>,
+        view: &mut View,
+        last: &mut Option<View>,
+    ) -> bool {
+        let Some(target) = from.pop() else {
+            return false;
+        };
         to.push(std::mem::replace(view, target));
         *last = Some(view.clone());
         true
@@ -70,7 +77,10 @@ mod tests {
     use crate::app::Layouts;
 
     fn at(step: u64) -> View {
-        View { step, ..View::new(Layouts::default()) }
+        View {
+            step,
+            ..View::new(Layouts::default())
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use crate::panels::Panel;
 
 /// A page of panels for one purpose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workspace {
     /// What runs there are, and how they do.
@@ -46,7 +48,10 @@ impl Workspace {
     }
 
     fn index(self) -> usize {
-        Self::ALL.iter().position(|other| *other == self).unwrap_or(0)
+        Self::ALL
+            .iter()
+            .position(|other| *other == self)
+            .unwrap_or(0)
     }
 }
 
@@ -136,7 +141,13 @@ fn arrangement(workspace: Workspace) -> Tree<Panel> {
             let strength = tabs(&mut tiles, &[Panel::FlowStrength]);
             let revisits = tabs(&mut tiles, &[Panel::Revisits]);
             let combinations = tabs(&mut tiles, &[Panel::Combinations]);
-            let right = split(&mut tiles, LinearDir::Horizontal, revisits, combinations, 0.5);
+            let right = split(
+                &mut tiles,
+                LinearDir::Horizontal,
+                revisits,
+                combinations,
+                0.5,
+            );
             let bottom = split(&mut tiles, LinearDir::Horizontal, strength, right, 0.34);
             split(&mut tiles, LinearDir::Vertical, top, bottom, 0.64)
         }
@@ -154,7 +165,10 @@ fn arrangement(workspace: Workspace) -> Tree<Panel> {
         }
         Workspace::Memory => {
             let timeline = tabs(&mut tiles, &[Panel::MemoryTimeline]);
-            let step = tabs(&mut tiles, &[Panel::MemoryStep, Panel::MemoryRange, Panel::MemoryPlan]);
+            let step = tabs(
+                &mut tiles,
+                &[Panel::MemoryStep, Panel::MemoryRange, Panel::MemoryPlan],
+            );
             let left = split(&mut tiles, LinearDir::Vertical, timeline, step, 0.52);
             let tree = tabs(&mut tiles, &[Panel::MemoryTree]);
             split(&mut tiles, LinearDir::Horizontal, left, tree, 0.6)
@@ -164,16 +178,27 @@ fn arrangement(workspace: Workspace) -> Tree<Panel> {
 }
 
 fn tabs(tiles: &mut Tiles<Panel>, panels: &[Panel]) -> TileId {
-    let children: Vec<TileId> = panels.iter().map(|panel| tiles.insert_pane(*panel)).collect();
+    let children: Vec<TileId> = panels
+        .iter()
+        .map(|panel| tiles.insert_pane(*panel))
+        .collect();
     let first = children.first().copied();
     let id = tiles.insert_tab_tile(children);
-    if let (Some(Tile::Container(egui_tiles::Container::Tabs(tabs))), Some(first)) = (tiles.get_mut(id), first) {
+    if let (Some(Tile::Container(egui_tiles::Container::Tabs(tabs))), Some(first)) =
+        (tiles.get_mut(id), first)
+    {
         tabs.set_active(first);
     }
     id
 }
 
-fn split(tiles: &mut Tiles<Panel>, direction: LinearDir, first: TileId, second: TileId, part: f32) -> TileId {
+fn split(
+    tiles: &mut Tiles<Panel>,
+    direction: LinearDir,
+    first: TileId,
+    second: TileId,
+    part: f32,
+) -> TileId {
     tiles.insert_container(Linear::new_binary(direction, [first, second], part))
 }
 
@@ -188,10 +213,13 @@ mod tests {
             .into_iter()
             .flat_map(|workspace| {
                 let tree = layouts.tree(workspace);
-                tree.tiles.tiles().filter_map(|tile| match tile {
-                    Tile::Pane(panel) => Some(*panel),
-                    Tile::Container(_) => None,
-                }).collect::<Vec<_>>()
+                tree.tiles
+                    .tiles()
+                    .filter_map(|tile| match tile {
+                        Tile::Pane(panel) => Some(*panel),
+                        Tile::Container(_) => None,
+                    })
+                    .collect::<Vec<_>>()
             })
             .collect();
         for panel in Panel::ALL {
@@ -207,7 +235,13 @@ mod tests {
         tree.remove_recursively(tile);
         assert!(!layouts.visible(Workspace::Routing).contains(&Panel::Expert));
         layouts.show(Workspace::Routing, Panel::Expert);
-        assert!(layouts.tree(Workspace::Routing).tiles.find_pane(&Panel::Expert).is_some());
+        assert!(
+            layouts
+                .tree(Workspace::Routing)
+                .tiles
+                .find_pane(&Panel::Expert)
+                .is_some()
+        );
         let text = serde_json::to_string(&layouts).unwrap();
         assert_eq!(serde_json::from_str::<Layouts>(&text).unwrap(), layouts);
     }
@@ -215,6 +249,9 @@ mod tests {
     #[test]
     fn a_file_with_fewer_pages_gets_the_rest() {
         let mut layouts: Layouts = serde_json::from_str("[]").unwrap();
-        assert_eq!(*layouts.tree(Workspace::Memory), arrangement(Workspace::Memory));
+        assert_eq!(
+            *layouts.tree(Workspace::Memory),
+            arrangement(Workspace::Memory)
+        );
     }
 }

@@ -100,7 +100,9 @@ impl App {
         self.meet(&runs);
         self.dropped(ui);
         let busy = self.dialogs.open();
-        let chosen = self.palette.show(ui, &self.theme, &self.store, &self.store.runs());
+        let chosen = self
+            .palette
+            .show(ui, &self.theme, &self.store, &self.store.runs());
         match chosen {
             Some(Choice::Command(command)) => self.run(ui, command),
             Some(Choice::Found(hit)) => self.go_to(&hit),
@@ -113,17 +115,38 @@ impl App {
         }
         self.advance(ui);
 
-        let bar = Frame::new().fill(self.theme.surface.panel.0).inner_margin(Margin::symmetric(10, 6));
+        let bar = Frame::new()
+            .fill(self.theme.surface.panel.0)
+            .inner_margin(Margin::symmetric(10, 6));
         let mut commands = Vec::new();
         Side::top("top").frame(bar).show(ui, |ui| {
-            commands.extend(bars::top(ui, &self.theme, &runs, &mut self.view, &self.history));
+            commands.extend(bars::top(
+                ui,
+                &self.theme,
+                &runs,
+                &mut self.view,
+                &self.history,
+            ));
         });
         let main = self.main();
-        Side::bottom("time").frame(bar).exact_size(58.0).show(ui, |ui| {
-            let view = &mut self.view;
-            commands.extend(timeline::show(ui, &self.theme, &self.store, main.as_ref(), view, &mut self.transport, self.wait));
-        });
-        let ground = Frame::new().fill(self.theme.surface.background.0).inner_margin(Margin::symmetric(6, 6));
+        Side::bottom("time")
+            .frame(bar)
+            .exact_size(58.0)
+            .show(ui, |ui| {
+                let view = &mut self.view;
+                commands.extend(timeline::show(
+                    ui,
+                    &self.theme,
+                    &self.store,
+                    main.as_ref(),
+                    view,
+                    &mut self.transport,
+                    self.wait,
+                ));
+            });
+        let ground = Frame::new()
+            .fill(self.theme.surface.background.0)
+            .inner_margin(Margin::symmetric(6, 6));
         egui::CentralPanel::default().frame(ground).show(ui, |ui| {
             if runs.is_empty() {
                 dialogs::welcome(ui, &self.theme, &mut self.requests);
@@ -140,7 +163,11 @@ impl App {
     }
 
     fn runs(&self) -> Vec<Arc<RunSnapshot>> {
-        self.store.runs().into_iter().filter_map(|run| self.store.run(run)).collect()
+        self.store
+            .runs()
+            .into_iter()
+            .filter_map(|run| self.store.run(run))
+            .collect()
     }
 
     fn main(&self) -> Option<Arc<RunSnapshot>> {
@@ -149,14 +176,20 @@ impl App {
 
     /// A run that can be read for the first time is looked at where it is most telling: at its end.
     fn meet(&mut self, runs: &[Arc<RunSnapshot>]) {
-        if self.view.run.is_none_or(|run| runs.iter().all(|other| other.id != run)) {
+        if self
+            .view
+            .run
+            .is_none_or(|run| runs.iter().all(|other| other.id != run))
+        {
             self.view.run = runs.first().map(|run| run.id);
         }
         for run in runs {
             if self.met.contains(&run.id) {
                 continue;
             }
-            let Some((_, last)) = run.range() else { continue };
+            let Some((_, last)) = run.range() else {
+                continue;
+            };
             self.met.push(run.id);
             if self.view.run == Some(run.id) && self.view.step == 0 {
                 self.view.step = last;
@@ -171,7 +204,11 @@ impl App {
     fn dropped(&mut self, ui: &Ui) {
         let paths: Vec<PathBuf> = ui.input(|input| {
             let files = &input.raw.dropped_files;
-            files.iter().map(|file| file.path().to_owned()).filter(|path| !path.as_os_str().is_empty()).collect()
+            files
+                .iter()
+                .map(|file| file.path().to_owned())
+                .filter(|path| !path.as_os_str().is_empty())
+                .collect()
         });
         for path in paths {
             self.requests.push(Request::Open(path));
@@ -181,7 +218,9 @@ impl App {
     fn advance(&mut self, ui: &Ui) {
         let Some(run) = self.main() else { return };
         let seconds = ui.input(|input| input.stable_dt);
-        self.view.step = self.transport.advance(&run, self.view.step, self.view.range, seconds);
+        self.view.step = self
+            .transport
+            .advance(&run, self.view.step, self.view.range, seconds);
         if self.transport.playing {
             ui.ctx().request_repaint();
         }
@@ -217,13 +256,18 @@ impl App {
             Command::Next | Command::Previous => {
                 hold(&mut self.transport);
                 if let Some(run) = &main {
-                    self.view.step = transport::neighbour(run, self.view.step, command == Command::Next);
+                    self.view.step =
+                        transport::neighbour(run, self.view.step, command == Command::Next);
                 }
             }
             Command::First | Command::Last => {
                 hold(&mut self.transport);
                 if let Some((first, last)) = range {
-                    self.view.step = if command == Command::First { first } else { last };
+                    self.view.step = if command == Command::First {
+                        first
+                    } else {
+                        last
+                    };
                 }
             }
             Command::Follow => self.transport.follow = !self.transport.follow,
@@ -232,27 +276,41 @@ impl App {
             Command::ClearRange => self.view.range = None,
             Command::Pin => self.view.pinned = Some(self.view.step),
             Command::Unpin => (self.view.pinned, self.view.other) = (None, None),
-            Command::NextLayer | Command::PreviousLayer => self.step_layer(command == Command::NextLayer),
+            Command::NextLayer | Command::PreviousLayer => {
+                self.step_layer(command == Command::NextLayer)
+            }
             Command::NextIteration => {
                 let layer = self.view.router.layer;
                 let count = main.map_or(1, |run| run.shape.iterations(layer)).max(1);
                 self.view.router.iteration = (self.view.router.iteration + 1) % count;
             }
-            Command::NextMeasure => self.view.measure = next(&bellows_query::routing::Measure::ALL, self.view.measure),
-            Command::NextOrder => self.view.order = next(&bellows_query::routing::Order::ALL, self.view.order),
+            Command::NextMeasure => {
+                self.view.measure = next(&bellows_query::routing::Measure::ALL, self.view.measure)
+            }
+            Command::NextOrder => {
+                self.view.order = next(&bellows_query::routing::Order::ALL, self.view.order)
+            }
             Command::Page(page) => self.view.workspace = page,
             Command::Show(panel) => self.show(panel),
             Command::Export => {
                 let visible = self.view.layouts.visible(self.view.workspace);
-                let panel = self.under.filter(|panel| visible.contains(panel)).or(visible.first().copied());
-                self.requests.extend(panel.map(|panel| Request::Export(panel, Format::Png)));
+                let panel = self
+                    .under
+                    .filter(|panel| visible.contains(panel))
+                    .or(visible.first().copied());
+                self.requests
+                    .extend(panel.map(|panel| Request::Export(panel, Format::Png)));
             }
             Command::Open => self.dialogs.ask_open(),
             Command::Palette => self.palette.toggle(),
             Command::Theme => self.change_theme(if self.theme.dark { "light" } else { "dark" }),
             Command::NextScale => {
                 let names: Vec<String> = self.theme.scale_names().map(str::to_owned).collect();
-                let now = self.view.scale.clone().unwrap_or_else(|| self.theme.scales.default.clone());
+                let now = self
+                    .view
+                    .scale
+                    .clone()
+                    .unwrap_or_else(|| self.theme.scales.default.clone());
                 self.view.scale = Some(next(&names, now));
             }
             Command::Larger => self.resize(ui, 1.1),
@@ -267,7 +325,13 @@ impl App {
 
     fn show(&mut self, panel: Panel) {
         // A panel that stands on this page already is not looked for on another.
-        let here = self.view.layouts.tree(self.view.workspace).tiles.find_pane(&panel).is_some();
+        let here = self
+            .view
+            .layouts
+            .tree(self.view.workspace)
+            .tiles
+            .find_pane(&panel)
+            .is_some();
         if !here {
             self.view.workspace = panel.workspace();
         }
@@ -277,11 +341,25 @@ impl App {
     fn step_layer(&mut self, forward: bool) {
         let Some(run) = self.main() else { return };
         let layers = run.shape.layers();
-        let at = layers.iter().position(|layer| *layer == self.view.router.layer).unwrap_or(0);
-        let to = if forward { at + 1 } else { at.saturating_sub(1) };
+        let at = layers
+            .iter()
+            .position(|layer| *layer == self.view.router.layer)
+            .unwrap_or(0);
+        let to = if forward {
+            at + 1
+        } else {
+            at.saturating_sub(1)
+        };
         if let Some(layer) = layers.get(to) {
-            let iteration = self.view.router.iteration.min(run.shape.iterations(*layer).saturating_sub(1));
-            self.view.router = RouterId { layer: *layer, iteration };
+            let iteration = self
+                .view
+                .router
+                .iteration
+                .min(run.shape.iterations(*layer).saturating_sub(1));
+            self.view.router = RouterId {
+                layer: *layer,
+                iteration,
+            };
         }
     }
 
@@ -292,7 +370,11 @@ impl App {
                 self.styled = false;
                 name.clone_into(&mut self.settings.theme);
                 // Scales have other names in other themes.
-                self.view.scale = self.view.scale.take().filter(|scale| self.theme.scales.sequential.contains_key(scale));
+                self.view.scale = self
+                    .view
+                    .scale
+                    .take()
+                    .filter(|scale| self.theme.scales.sequential.contains_key(scale));
             }
             Err(error) => self.dialogs.tell(error.to_string()),
         }
@@ -333,24 +415,43 @@ impl App {
         for request in std::mem::take(&mut self.requests) {
             match request {
                 Request::Show(panel) => self.show(panel),
-                Request::Export(panel, Format::Clipboard) => match export::table(&self.subject(panel)) {
-                    Ok(csv) => {
-                        ui.ctx().copy_text(csv);
-                        self.dialogs.tell(format!("The table of “{}” is in the clipboard.", panel.title()));
+                Request::Export(panel, Format::Clipboard) => {
+                    match export::table(&self.subject(panel)) {
+                        Ok(csv) => {
+                            ui.ctx().copy_text(csv);
+                            self.dialogs.tell(format!(
+                                "The table of “{}” is in the clipboard.",
+                                panel.title()
+                            ));
+                        }
+                        Err(error) => self.dialogs.tell(error.to_string()),
                     }
-                    Err(error) => self.dialogs.tell(error.to_string()),
-                },
+                }
                 Request::Export(panel, format) => {
-                    let run = self.main().map_or_else(|| "run".to_owned(), |run| run.name.replace('/', "-"));
-                    let name = format!("{run}-{}-{}.{}", panel.id(), self.view.step, format.ending());
+                    let run = self
+                        .main()
+                        .map_or_else(|| "run".to_owned(), |run| run.name.replace('/', "-"));
+                    let name = format!(
+                        "{run}-{}-{}.{}",
+                        panel.id(),
+                        self.view.step,
+                        format.ending()
+                    );
                     let path = Path::new(&self.settings.export_folder).join(name);
                     self.dialogs.ask_export(panel, format, &path);
                 }
-                Request::Write { panel, format, path, size } => {
+                Request::Write {
+                    panel,
+                    format,
+                    path,
+                    size,
+                } => {
                     let written = export::write(&self.subject(panel), format, size, &path);
                     match written {
                         Ok(()) => {
-                            self.settings.export_folder = path.parent().map_or_else(String::new, |folder| folder.display().to_string());
+                            self.settings.export_folder = path
+                                .parent()
+                                .map_or_else(String::new, |folder| folder.display().to_string());
                             self.dialogs.tell(format!("Wrote {}", path.display()));
                         }
                         Err(error) => self.dialogs.tell(error.to_string()),
@@ -372,7 +473,12 @@ impl App {
     }
 
     fn subject(&self, panel: Panel) -> export::Subject<'_> {
-        export::Subject { store: &self.store, theme: &self.theme, view: &self.view, panel }
+        export::Subject {
+            store: &self.store,
+            theme: &self.theme,
+            view: &self.view,
+            panel,
+        }
     }
 
     fn end(&mut self, ui: &Ui) {
@@ -385,9 +491,14 @@ impl App {
         }
         if settled && self.saved != self.settings {
             self.saved = self.settings.clone();
-            if let Some(error) = self.file.as_deref().and_then(|file| self.settings.save(file).err()) {
+            if let Some(error) = self
+                .file
+                .as_deref()
+                .and_then(|file| self.settings.save(file).err())
+            {
                 self.file = None;
-                self.dialogs.tell(format!("Settings cannot be kept: {error}"));
+                self.dialogs
+                    .tell(format!("Settings cannot be kept: {error}"));
             }
         }
     }
@@ -401,6 +512,9 @@ impl eframe::App for App {
 
 /// The one after `now`, around the end.
 fn next<T: PartialEq + Clone>(all: &[T], now: T) -> T {
-    let at = all.iter().position(|other| *other == now).map_or(0, |at| at + 1);
+    let at = all
+        .iter()
+        .position(|other| *other == now)
+        .map_or(0, |at| at + 1);
     all.get(at % all.len().max(1)).cloned().unwrap_or(now)
 }

@@ -40,7 +40,13 @@ impl Palette {
     }
 
     /// Shows it where it is open; what was chosen.
-    pub fn show(&mut self, ui: &Ui, theme: &Theme, store: &Store, runs: &[RunId]) -> Option<Choice> {
+    pub fn show(
+        &mut self,
+        ui: &Ui,
+        theme: &Theme,
+        store: &Store,
+        runs: &[RunId],
+    ) -> Option<Choice> {
         if !self.open {
             return None;
         }
@@ -57,9 +63,15 @@ impl Palette {
         let found = self.found.clone();
         let rows = rows(&self.text, found.as_deref());
         let last = rows.len().saturating_sub(1);
-        self.chosen = if down { self.chosen + 1 } else { self.chosen.saturating_sub(usize::from(up)) }.min(last);
+        self.chosen = if down {
+            self.chosen + 1
+        } else {
+            self.chosen.saturating_sub(usize::from(up))
+        }
+        .min(last);
         let mut choice = (enter && !rows.is_empty()).then_some(self.chosen);
-        let area = egui::Modal::default_area(egui::Id::unique("palette")).anchor(Align2::CENTER_TOP, vec2(0.0, 70.0));
+        let area = egui::Modal::default_area(egui::Id::unique("palette"))
+            .anchor(Align2::CENTER_TOP, vec2(0.0, 70.0));
         let modal = egui::Modal::new(egui::Id::unique("palette"))
             .area(area)
             .backdrop_color(theme.surface.background.0.gamma_multiply(0.45))
@@ -75,20 +87,28 @@ impl Palette {
                 }
                 edit.request_focus();
                 ui.add_space(4.0);
-                ScrollArea::vertical().max_height(380.0).auto_shrink([false, true]).show(ui, |ui| {
-                    for (at, row) in rows.iter().enumerate() {
-                        let response = line(ui, theme, row, at == self.chosen);
-                        if at == self.chosen && (up || down) {
-                            response.scroll_to_me(None);
+                ScrollArea::vertical()
+                    .max_height(380.0)
+                    .auto_shrink([false, true])
+                    .show(ui, |ui| {
+                        for (at, row) in rows.iter().enumerate() {
+                            let response = line(ui, theme, row, at == self.chosen);
+                            if at == self.chosen && (up || down) {
+                                response.scroll_to_me(None);
+                            }
+                            if response.clicked() {
+                                choice = Some(at);
+                            }
                         }
-                        if response.clicked() {
-                            choice = Some(at);
+                        if rows.is_empty() {
+                            ui.label(
+                                RichText::new(
+                                    "Nothing is called that, and the run does not have it.",
+                                )
+                                .color(theme.text.weak.0),
+                            );
                         }
-                    }
-                    if rows.is_empty() {
-                        ui.label(RichText::new("Nothing is called that, and the run does not have it.").color(theme.text.weak.0));
-                    }
-                });
+                    });
             });
         if modal.should_close() {
             self.open = false;
@@ -107,7 +127,11 @@ impl Palette {
             self.found = None;
             return;
         }
-        let query = Search { runs: runs.to_vec(), text: text.to_owned(), limit: 8 };
+        let query = Search {
+            runs: runs.to_vec(),
+            text: text.to_owned(),
+            limit: 8,
+        };
         if let Some(Ok(hits)) = store.ask(&query).answer {
             self.found = Some(hits);
         }
@@ -120,7 +144,9 @@ fn rows<'a>(text: &str, found: Option<&'a Hits>) -> Vec<Row<'a>> {
         .collect();
     commands.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
     let hits = found.map_or(&[][..], |found| &found.hits);
-    let commands = commands.into_iter().map(|(_, command)| Row::Command(command));
+    let commands = commands
+        .into_iter()
+        .map(|(_, command)| Row::Command(command));
     commands.chain(hits.iter().map(Row::Found)).collect()
 }
 
@@ -147,21 +173,43 @@ fn line(ui: &mut Ui, theme: &Theme, row: &Row<'_>, chosen: bool) -> egui::Respon
     let (name, side) = match row {
         Row::Command(command) => (
             command.name(),
-            command.shortcut().map_or_else(String::new, |keys| ui.ctx().format_shortcut(&keys)),
+            command
+                .shortcut()
+                .map_or_else(String::new, |keys| ui.ctx().format_shortcut(&keys)),
         ),
-        Row::Found(hit) => (format::token(&hit.text).replace('·', " "), kind(&hit.target).to_owned()),
+        Row::Found(hit) => (
+            format::token(&hit.text).replace('·', " "),
+            kind(&hit.target).to_owned(),
+        ),
     };
-    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 26.0), egui::Sense::click());
+    let (rect, response) =
+        ui.allocate_exact_size(vec2(ui.available_width(), 26.0), egui::Sense::click());
     response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Button, true, chosen, &name));
     let painter = ui.painter().with_clip_rect(rect.intersect(ui.clip_rect()));
     if chosen || response.hovered() {
-        let fill = if chosen { theme.surface.selected.0 } else { theme.surface.hover.0 };
+        let fill = if chosen {
+            theme.surface.selected.0
+        } else {
+            theme.surface.hover.0
+        };
         painter.rect_filled(rect, 5.0, fill);
     }
     let font = egui::TextStyle::Body.resolve(ui.style());
     let small = egui::TextStyle::Small.resolve(ui.style());
-    painter.text(rect.left_center() + vec2(10.0, 0.0), Align2::LEFT_CENTER, name, font, theme.text.strong.0);
-    painter.text(rect.right_center() - vec2(10.0, 0.0), Align2::RIGHT_CENTER, side, small, theme.text.weak.0);
+    painter.text(
+        rect.left_center() + vec2(10.0, 0.0),
+        Align2::LEFT_CENTER,
+        name,
+        font,
+        theme.text.strong.0,
+    );
+    painter.text(
+        rect.right_center() - vec2(10.0, 0.0),
+        Align2::RIGHT_CENTER,
+        side,
+        small,
+        theme.text.weak.0,
+    );
     response
 }
 

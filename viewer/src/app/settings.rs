@@ -77,7 +77,12 @@ mod tests {
     fn settings_come_back_and_damage_is_forgiven() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/settings.json");
-        let settings = Settings { theme: "light".into(), text_size: 1.3, page: Workspace::Memory, ..Settings::default() };
+        let settings = Settings {
+            theme: "light".into(),
+            text_size: 1.3,
+            page: Workspace::Memory,
+            ..Settings::default()
+        };
         settings.save(&file).unwrap();
         assert_eq!(Settings::load(&file), settings);
         std::fs::write(&file, b"{\"theme\": \"light\", \"layouts\": 7").unwrap();

@@ -23,8 +23,14 @@ pub struct Tiles<'a> {
 impl Behavior<Panel> for Tiles<'_> {
     fn pane_ui(&mut self, ui: &mut Ui, _: TileId, panel: &mut Panel) -> UiResponse {
         let rect = ui.max_rect();
-        let radius = CornerRadius { nw: 0, ne: 0, sw: 6, se: 6 };
-        ui.painter().rect_filled(rect, radius, self.theme.surface.panel.0);
+        let radius = CornerRadius {
+            nw: 0,
+            ne: 0,
+            sw: 6,
+            se: 6,
+        };
+        ui.painter()
+            .rect_filled(rect, radius, self.theme.surface.panel.0);
         if ui.rect_contains_pointer(rect) {
             *self.under = Some(*panel);
         }
@@ -46,7 +52,10 @@ impl Behavior<Panel> for Tiles<'_> {
     }
 
     fn tab_title_for_pane(&mut self, panel: &Panel) -> WidgetText {
-        egui::RichText::new(panel.title()).family(egui::FontFamily::Name(crate::theme::STRONG.into())).size(12.0).into()
+        egui::RichText::new(panel.title())
+            .family(egui::FontFamily::Name(crate::theme::STRONG.into()))
+            .size(12.0)
+            .into()
     }
 
     fn is_tab_closable(&self, _: &egui_tiles::Tiles<Panel>, _: TileId) -> bool {
@@ -69,11 +78,27 @@ impl Behavior<Panel> for Tiles<'_> {
         self.theme.surface.background.0
     }
 
-    fn tab_bg_color(&self, _: &Visuals, _: &egui_tiles::Tiles<Panel>, _: TileId, state: &TabState) -> Color32 {
-        if state.active { self.theme.surface.panel.0 } else { Color32::TRANSPARENT }
+    fn tab_bg_color(
+        &self,
+        _: &Visuals,
+        _: &egui_tiles::Tiles<Panel>,
+        _: TileId,
+        state: &TabState,
+    ) -> Color32 {
+        if state.active {
+            self.theme.surface.panel.0
+        } else {
+            Color32::TRANSPARENT
+        }
     }
 
-    fn tab_outline_stroke(&self, _: &Visuals, _: &egui_tiles::Tiles<Panel>, _: TileId, _: &TabState) -> Stroke {
+    fn tab_outline_stroke(
+        &self,
+        _: &Visuals,
+        _: &egui_tiles::Tiles<Panel>,
+        _: TileId,
+        _: &TabState,
+    ) -> Stroke {
         Stroke::NONE
     }
 
@@ -81,11 +106,26 @@ impl Behavior<Panel> for Tiles<'_> {
         Stroke::NONE
     }
 
-    fn tab_text_color(&self, _: &Visuals, _: &egui_tiles::Tiles<Panel>, _: TileId, state: &TabState) -> Color32 {
-        if state.active { self.theme.text.strong.0 } else { self.theme.text.weak.0 }
+    fn tab_text_color(
+        &self,
+        _: &Visuals,
+        _: &egui_tiles::Tiles<Panel>,
+        _: TileId,
+        state: &TabState,
+    ) -> Color32 {
+        if state.active {
+            self.theme.text.strong.0
+        } else {
+            self.theme.text.weak.0
+        }
     }
 
-    fn on_tab_button(&mut self, tiles: &mut egui_tiles::Tiles<Panel>, tile: TileId, response: egui::Response) -> egui::Response {
+    fn on_tab_button(
+        &mut self,
+        tiles: &mut egui_tiles::Tiles<Panel>,
+        tile: TileId,
+        response: egui::Response,
+    ) -> egui::Response {
         match tiles.get_pane(&tile) {
             Some(panel) => response.on_hover_text(panel.what()),
             None => response,
@@ -101,6 +141,9 @@ impl Behavior<Panel> for Tiles<'_> {
     }
 
     fn simplification_options(&self) -> SimplificationOptions {
-        SimplificationOptions { all_panes_must_have_tabs: true, ..SimplificationOptions::default() }
+        SimplificationOptions {
+            all_panes_must_have_tabs: true,
+            ..SimplificationOptions::default()
+        }
     }
 }

@@ -32,7 +32,13 @@ impl Default for Transport {
 
 impl Transport {
     /// Where the cursor stands after `seconds`.
-    pub fn advance(&mut self, run: &RunSnapshot, step: u64, range: Option<(u64, u64)>, seconds: f32) -> u64 {
+    pub fn advance(
+        &mut self,
+        run: &RunSnapshot,
+        step: u64,
+        range: Option<(u64, u64)>,
+        seconds: f32,
+    ) -> u64 {
         let Some((first, last)) = run.range() else {
             return step;
         };
@@ -65,8 +71,15 @@ impl Transport {
 
     /// The next speed up or down.
     pub fn shift(&mut self, up: bool) {
-        let at = SPEEDS.iter().position(|speed| *speed >= self.speed).unwrap_or(0);
-        let at = if up { (at + 1).min(SPEEDS.len() - 1) } else { at.saturating_sub(1) };
+        let at = SPEEDS
+            .iter()
+            .position(|speed| *speed >= self.speed)
+            .unwrap_or(0);
+        let at = if up {
+            (at + 1).min(SPEEDS.len() - 1)
+        } else {
+            at.saturating_sub(1)
+        };
         self.speed = SPEEDS[at];
     }
 }
@@ -80,8 +93,13 @@ pub fn neighbour(run: &RunSnapshot, step: u64, forward: bool) -> u64 {
         .into_iter()
         .find(|steps| !steps.is_empty());
     let next = match (steps, forward) {
-        (Some(steps), true) => steps.get(steps.partition_point(|other| *other <= step)).copied(),
-        (Some(steps), false) => steps.partition_point(|other| *other < step).checked_sub(1).map(|at| steps[at]),
+        (Some(steps), true) => steps
+            .get(steps.partition_point(|other| *other <= step))
+            .copied(),
+        (Some(steps), false) => steps
+            .partition_point(|other| *other < step)
+            .checked_sub(1)
+            .map(|at| steps[at]),
         (None, true) => Some(step.saturating_add(1)),
         (None, false) => step.checked_sub(1),
     };

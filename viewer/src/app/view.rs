@@ -133,7 +133,10 @@ impl View {
             step: 0,
             pinned: None,
             range: None,
-            router: RouterId { layer: 0, iteration: 0 },
+            router: RouterId {
+                layer: 0,
+                iteration: 0,
+            },
             expert: 0,
             measure: Measure::default(),
             order: Order::default(),
@@ -161,8 +164,10 @@ impl View {
 
     /// The selected range, or the cursor.
     pub fn span(&self) -> Span {
-        self.range
-            .map_or_else(|| Span::at(self.step), |(first, last)| Span::between(first, last))
+        self.range.map_or_else(
+            || Span::at(self.step),
+            |(first, last)| Span::between(first, last),
+        )
     }
 
     /// The selected range, or everything.
@@ -182,10 +187,17 @@ impl View {
     /// The row of routers that the Sankey diagram shows, of `layers` with experts.
     pub fn sankey_path(&self, layers: &[u32]) -> SankeyPath {
         let layer = self.router.layer;
-        let after = layers.iter().copied().find(|other| *other > layer).unwrap_or(layer);
+        let after = layers
+            .iter()
+            .copied()
+            .find(|other| *other > layer)
+            .unwrap_or(layer);
         match self.path {
             FlowPath::Iterations => SankeyPath::Iterations { layer },
-            FlowPath::Next => SankeyPath::Layers { first: layer, last: after },
+            FlowPath::Next => SankeyPath::Layers {
+                first: layer,
+                last: after,
+            },
             FlowPath::All => SankeyPath::Layers {
                 first: layers.first().copied().unwrap_or(0),
                 last: layers.last().copied().unwrap_or(0),

@@ -54,7 +54,9 @@ impl Format {
     /// The format that a file's name asks for.
     pub fn of(path: &Path) -> Option<Self> {
         let ending = path.extension()?.to_str()?.to_lowercase();
-        Self::ALL.into_iter().find(|format| format.ending() == ending)
+        Self::ALL
+            .into_iter()
+            .find(|format| format.ending() == ending)
     }
 }
 
@@ -82,7 +84,9 @@ pub enum ExportError {
         gap: Gap,
     },
     /// The panel shows no table.
-    #[error("“{panel}” has no table: it shows what other panels and the run's own files hold; export it as PNG or SVG")]
+    #[error(
+        "“{panel}” has no table: it shows what other panels and the run's own files hold; export it as PNG or SVG"
+    )]
     NoTable {
         /// The panel's title.
         panel: &'static str,
@@ -105,7 +109,12 @@ pub enum ExportError {
 /// # Errors
 ///
 /// Where it has no table, cannot be drawn, or the file cannot be written.
-pub fn write(subject: &Subject<'_>, format: Format, size: (u32, u32), path: &Path) -> Result<(), ExportError> {
+pub fn write(
+    subject: &Subject<'_>,
+    format: Format,
+    size: (u32, u32),
+    path: &Path,
+) -> Result<(), ExportError> {
     let bytes = match format {
         Format::Png => Pixels::new()?.png(paint(subject, size, 1.0))?,
         Format::Svg => svg::document(&paint(subject, size, 1.0)).into_bytes(),
@@ -119,19 +128,34 @@ pub fn write(subject: &Subject<'_>, format: Format, size: (u32, u32), path: &Pat
 /// # Errors
 ///
 /// Where it cannot be drawn or written, or is asked for as a table.
-pub fn write_window(app: &mut App, format: Format, size: (u32, u32), path: &Path) -> Result<(), ExportError> {
+pub fn write_window(
+    app: &mut App,
+    format: Format,
+    size: (u32, u32),
+    path: &Path,
+) -> Result<(), ExportError> {
     let bytes = match format {
         Format::Png => Pixels::new()?.png(paint_window(app, size, 1.0))?,
         Format::Svg => svg::document(&paint_window(app, size, 1.0)).into_bytes(),
-        Format::Csv | Format::Clipboard => return Err(ExportError::NoTable { panel: "the whole window" }),
+        Format::Csv | Format::Clipboard => {
+            return Err(ExportError::NoTable {
+                panel: "the whole window",
+            });
+        }
     };
     save(path, &bytes)
 }
 
 /// Writes bytes aside and moves them into place.
 fn save(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
-    let unwritable = |error| ExportError::Unwritable { path: path.display().to_string(), error };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    let unwritable = |error| ExportError::Unwritable {
+        path: path.display().to_string(),
+        error,
+    };
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(folder).map_err(unwritable)?;
     }
     let mut aside = path.as_os_str().to_owned();

@@ -34,7 +34,12 @@ const PASSES: usize = 4;
 pub fn paint(subject: &Subject<'_>, size: (u32, u32), scale: f32) -> Painting {
     let mut view = subject.view.clone();
     view.tables.clear();
-    let runs: Vec<_> = subject.store.runs().into_iter().filter_map(|run| subject.store.run(run)).collect();
+    let runs: Vec<_> = subject
+        .store
+        .runs()
+        .into_iter()
+        .filter_map(|run| subject.store.run(run))
+        .collect();
     let mut kept = Kept::default();
     let (mut answer, mut gap) = (None, None);
     let context = context();
@@ -72,11 +77,27 @@ fn context() -> egui::Context {
     context
 }
 
-fn draw(context: egui::Context, size: (u32, u32), scale: f32, mut content: impl FnMut(&mut Ui)) -> Painting {
-    let mut painting = Painting { context, shapes: Vec::new(), textures: TexturesDelta::default(), size, scale, answer: None, gap: None };
+fn draw(
+    context: egui::Context,
+    size: (u32, u32),
+    scale: f32,
+    mut content: impl FnMut(&mut Ui),
+) -> Painting {
+    let mut painting = Painting {
+        context,
+        shapes: Vec::new(),
+        textures: TexturesDelta::default(),
+        size,
+        scale,
+        answer: None,
+        gap: None,
+    };
     for pass in 0..PASSES {
         let mut input = RawInput {
-            screen_rect: Some(Rect::from_min_size(Pos2::ZERO, vec2(size.0 as f32, size.1 as f32))),
+            screen_rect: Some(Rect::from_min_size(
+                Pos2::ZERO,
+                vec2(size.0 as f32, size.1 as f32),
+            )),
             time: Some(pass as f64),
             ..RawInput::default()
         };

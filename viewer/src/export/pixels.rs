@@ -1,7 +1,10 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use eframe::egui_wgpu::{RenderState, RendererOptions, ScreenDescriptor, WgpuConfiguration, WgpuSetup};
+use eframe::egui_wgpu::{
+    RenderState, RendererOptions, ScreenDescriptor, WgpuConfiguration, WgpuSetup,
+    WgpuSetupCreateNew,
+};
 use image::{ImageFormat, RgbaImage};
 
 use super::Painting;
@@ -34,12 +37,33 @@ impl Pixels {
     ///
     /// Where there is none.
     pub fn new() -> Result<Self, PixelsError> {
-        let setup = WgpuSetup::without_display_handle();
+        // OpenGL looks for a display, and complains where there is none: only if nothing else works.
+        Self::on(wgpu::Backends::PRIMARY).or_else(|_| Self::on(wgpu::Backends::SECONDARY))
+    }
+
+    fn on(backends: wgpu::Backends) -> Result<Self, PixelsError> {
+        let mut setup = WgpuSetupCreateNew::without_display_handle();
+        setup.instance_descriptor.backends = backends;
+        let setup = WgpuSetup::CreateNew(setup);
         let instance = pollster::block_on(setup.new_instance());
-        let configuration = WgpuConfiguration { wgpu_setup: setup, ..WgpuConfiguration::default() };
-        let state = RenderState::create(&configuration, &instance, None, RendererOptions::PREDICTABLE);
-        let state = pollster::block_on(state).map_err(|error| PixelsError::NoAdapter(error.to_string()))?;
+        let configuration = WgpuConfiguration {
+            wgpu_setup: setup,
+            ..WgpuConfiguration::default()
+        };
+        let state = RenderState::create(
+            &configuration,
+            &instance,
+            None,
+            RendererOptions::PREDICTABLE,
+        );
+        let state =
+            pollster::block_on(state).map_err(|error| PixelsError::NoAdapter(error.to_string()))?;
         Ok(Self { state })
+    }
+
+    /// The adapter's name.
+    pub fn adapter(&self) -> String {
+        self.state.adapter.get_info().name
     }
 
     /// A painting as a PNG file.
@@ -62,15 +86,28 @@ impl Pixels {
     ///
     /// Where it is too large, or the adapter fails.
     pub fn image(&self, painting: Painting) -> Result<RgbaImage, PixelsError> {
-        let Painting { context, shapes, mut textures, size, scale, .. } = painting;
+        let Painting {
+            context,
+            shapes,
+            mut textures,
+            size,
+            scale,
+            ..
+        } = painting;
         let pixels = |points: u32| (points as f32 * scale).round() as u32;
         let size = [pixels(size.0), pixels(size.1)];
         let most = self.state.device.limits().max_texture_dimension_2d;
         if size.iter().any(|side| *side == 0 || *side > most) {
-            return Err(PixelsError::Failed(format!("{}×{} pixels are more than its {most}", size[0], size[1])));
+            return Err(PixelsError::Failed(format!(
+                "{}×{} pixels are more than its {most}",
+                size[0], size[1]
+            )));
         }
         let triangles = context.tessellate(shapes, scale);
-        let screen = ScreenDescriptor { size_in_pixels: size, pixels_per_point: scale };
+        let screen = ScreenDescriptor {
+            size_in_pixels: size,
+            pixels_per_point: scale,
+        };
         let (device, queue) = (&self.state.device, &self.state.queue);
         let mut renderer = self.state.renderer.write();
         for (id, deltas) in textures.set.drain() {
@@ -82,7 +119,11 @@ impl Pixels {
         let commands = renderer.update_buffers(device, queue, &mut encoder, &triangles, &screen);
         let target = device.create_texture(&wgpu::TextureDescriptor {
             label: None,
-            size: wgpu::Extent3d { width: size[0], height: size[1], depth_or_array_layers: 1 },
+            size: wgpu::Extent3d {
+                width: size[0],
+                height: size[1],
+                depth_or_array_layers: 1,
+            },
             mip_level_count: 1,
             sample_count: 1,
             dimension: wgpu::TextureDimension::D2,
@@ -96,7 +137,10 @@ impl Pixels {
                 color_attachments: &[Some(wgpu::RenderPassColorAttachment {
                     view: &view,
                     resolve_target: None,
-                    ops: wgpu::Operations { load: wgpu::LoadOp::Clear(wgpu::Color::BLACK), store: wgpu::StoreOp::Store },
+                    ops: wgpu::Operations {
+                        load: wgpu::LoadOp::Clear(wgpu::Color::BLACK),
+                        store: wgpu::StoreOp::Store,
+                    },
                     depth_slice: None,
                 })],
                 ..wgpu::RenderPassDescriptor::default()
@@ -104,14 +148,22 @@ impl Pixels {
             .forget_lifetime();
         renderer.render(&mut pass, &triangles, &screen);
         drop(pass);
-        queue.submit(commands.into_iter().chain(std::iter::once(encoder.finish())));
+        queue.submit(
+            commands
+                .into_iter()
+                .chain(std::iter::once(encoder.finish())),
+        );
         for id in textures.free.drain() {
             renderer.free_texture(&id);
         }
         self.read(&target, size)
     }
 
-    fn read(&self, texture: &wgpu::Texture, [width, height]: [u32; 2]) -> Result<RgbaImage, PixelsError> {
+    fn read(
+        &self,
+        texture: &wgpu::Texture,
+        [width, height]: [u32; 2],
+    ) -> Result<RgbaImage, PixelsError> {
         let failed = |error: &dyn std::fmt::Display| PixelsError::Failed(error.to_string());
         let (device, queue) = (&self.state.device, &self.state.queue);
         // Rows in a buffer begin at multiples of 256 bytes.
@@ -127,7 +179,11 @@ impl Pixels {
             texture.as_image_copy(),
             wgpu::TexelCopyBufferInfo {
                 buffer: &buffer,
-                layout: wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(stride), rows_per_image: None },
+                layout: wgpu::TexelCopyBufferLayout {
+                    offset: 0,
+                    bytes_per_row: Some(stride),
+                    rows_per_image: None,
+                },
             },
             texture.size(),
         );
@@ -135,15 +191,22 @@ impl Pixels {
         let slice = buffer.slice(..);
         let (sender, receiver) = mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| _ = sender.send(result));
-        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        let wait = wgpu::PollType::Wait {
+            submission_index: None,
+            timeout: Some(PATIENCE),
+        };
         device.poll(wait).map_err(|error| failed(&error))?;
-        receiver.recv().map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        receiver
+            .recv()
+            .map_err(|error| failed(&error))?
+            .map_err(|error| failed(&error))?;
         let mapped = slice.get_mapped_range().map_err(|error| failed(&error))?;
         let bytes: Vec<u8> = mapped
             .chunks_exact(stride as usize)
             .flat_map(|row| &row[..(width * 4) as usize])
             .copied()
             .collect();
-        RgbaImage::from_raw(width, height, bytes).ok_or_else(|| PixelsError::Failed("the picture is incomplete".to_owned()))
+        RgbaImage::from_raw(width, height, bytes)
+            .ok_or_else(|| PixelsError::Failed("the picture is incomplete".to_owned()))
     }
 }

@@ -2,12 +2,12 @@
 
 use bellows_query::routing::{Balance, BalanceFigure, Health};
 use egui::{RichText, Ui};
-use egui_extras::{Column, TableBuilder};
+use egui_extras::Column;
 
 use super::load::{columns, router_name};
 use super::{Cx, Panel, Request, controls};
 use crate::format;
-use crate::widgets::{chart, keys};
+use crate::widgets::{chart, keys, table_builder};
 
 /// Controls of balance over time.
 pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
@@ -18,14 +18,22 @@ pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
 /// Curves of balance, one a router.
 pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(run) = cx.need_run(ui) else { return };
+    // Many curves lie on one another: fewer points of each say as much.
+    let many = cx.run().is_some_and(|run| run.shape.routers.len() > 16);
+    let columns = columns(ui, 60.0).min(if many { 192 } else { u32::MAX });
     let query = Balance {
         run,
         span: cx.view.window(),
-        columns: columns(ui, 60.0),
+        columns,
         figure: cx.view.figure,
     };
-    let Some(balance) = cx.ask(ui, &query) else { return };
-    let chained = balance.curves.iter().any(|(router, _)| router.iteration > 0);
+    let Some(balance) = cx.ask(ui, &query) else {
+        return;
+    };
+    let chained = balance
+        .curves
+        .iter()
+        .any(|(router, _)| router.iteration > 0);
     let names: Vec<String> = balance
         .curves
         .iter()
@@ -35,7 +43,14 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
     let few = names.len() <= cx.theme.series.len();
     if few {
         ui.horizontal_wrapped(|ui| {
-            keys(ui, cx.theme, names.iter().enumerate().map(|(at, name)| (cx.theme.series(at), name.as_str())));
+            keys(
+                ui,
+                cx.theme,
+                names
+                    .iter()
+                    .enumerate()
+                    .map(|(at, name)| (cx.theme.series(at), name.as_str())),
+            );
         });
     }
     let unit = |figure: BalanceFigure| {
@@ -46,15 +61,25 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         }
     };
     let (theme, step, range, chosen) = (cx.theme, cx.view.step, cx.view.range, cx.view.router);
-    let response = chart::plot(ui, "balance", theme, unit(query.figure)).show(ui, |plot| {
-        chart::marks(plot, theme, step as f64, range.map(|(first, last)| (first as f64, last as f64)));
+    let plot = chart::plot(ui, "balance", theme, unit(query.figure));
+    let response = chart::show(ui, plot, |plot| {
+        chart::marks(
+            plot,
+            theme,
+            step as f64,
+            range.map(|(first, last)| (first as f64, last as f64)),
+        );
         for (at, (router, points)) in balance.curves.iter().enumerate() {
             let color = match (few, *router == chosen) {
                 (true, _) => theme.series(at),
                 (false, true) => theme.state.accent.0,
                 (false, false) => theme.text.weak.0.gamma_multiply(0.5),
             };
-            chart::curve(plot, &names[at], points, color, chart::Look::default());
+            let look = chart::Look {
+                greatest: !few && *router != chosen,
+                ..chart::Look::default()
+            };
+            chart::curve(plot, &names[at], points, color, look);
         }
     });
     follow(ui, cx, &response);
@@ -74,7 +99,9 @@ pub fn follow(ui: &Ui, cx: &mut Cx<'_>, response: &egui_plot::PlotResponse<()>) 
 /// Controls of the table of routers.
 pub fn health_controls(ui: &mut Ui, cx: &mut Cx<'_>) {
     let window = match cx.view.range {
-        Some((first, last)) => format!("steps {first} to {last}: an expert is dead if it got nothing in all of them"),
+        Some((first, last)) => {
+            format!("steps {first} to {last}: an expert is dead if it got nothing in all of them")
+        }
         None => "at the cursor; select a range for a longer window".to_owned(),
     };
     controls::caption(ui, cx.theme, &window);
@@ -83,14 +110,34 @@ pub fn health_controls(ui: &mut Ui, cx: &mut Cx<'_>) {
 /// A row of numbers a router.
 pub fn health(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(run) = cx.need_run(ui) else { return };
-    let query = Health { run, span: cx.view.span() };
-    let Some(health) = cx.ask(ui, &query) else { return };
+    let query = Health {
+        run,
+        span: cx.view.span(),
+    };
+    let Some(health) = cx.ask(ui, &query) else {
+        return;
+    };
     let theme = cx.theme;
-    let chained = health.routers.iter().any(|router| router.router.iteration > 0);
-    let most = health.routers.iter().map(|router| router.imbalance).fold(1.0, f32::max);
-    let heads = ["router", "max / mean", "", "entropy", "dead", "dropped", "fullest"];
+    let chained = health
+        .routers
+        .iter()
+        .any(|router| router.router.iteration > 0);
+    let most = health
+        .routers
+        .iter()
+        .map(|router| router.imbalance)
+        .fold(1.0, f32::max);
+    let heads = [
+        "router",
+        "max / mean",
+        "",
+        "entropy",
+        "dead",
+        "dropped",
+        "fullest",
+    ];
     let height = ui.text_style_height(&egui::TextStyle::Body) + 6.0;
-    let mut builder = TableBuilder::new(ui).striped(true).auto_shrink(false).sense(egui::Sense::click());
+    let mut builder = table_builder(ui).sense(egui::Sense::click());
     for width in [64.0, 70.0, 90.0, 62.0, 50.0, 62.0] {
         builder = builder.column(Column::initial(width).clip(true));
     }
@@ -118,11 +165,19 @@ pub fn health(ui: &mut Ui, cx: &mut Cx<'_>) {
                     bar(ui, part, theme.series(0));
                 });
                 row.col(|ui| {
-                    ui.label(router.relative_entropy().map_or("–".to_owned(), |entropy| format!("{entropy:.2}")));
+                    ui.label(
+                        router
+                            .relative_entropy()
+                            .map_or("–".to_owned(), |entropy| format!("{entropy:.2}")),
+                    );
                 });
                 row.col(|ui| {
                     let count = router.dead.len();
-                    let color = if count > 0 { theme.state.bad.0 } else { theme.text.normal.0 };
+                    let color = if count > 0 {
+                        theme.state.bad.0
+                    } else {
+                        theme.text.normal.0
+                    };
                     ui.label(RichText::new(count.to_string()).color(color));
                 });
                 row.col(|ui| {
@@ -141,12 +196,27 @@ pub fn health(ui: &mut Ui, cx: &mut Cx<'_>) {
         });
 }
 
+/// A label of a fixed width, at its left.
+pub fn cell(ui: &mut Ui, width: f32, label: egui::Label) -> egui::Response {
+    let layout = egui::Layout::left_to_right(egui::Align::Center);
+    ui.allocate_ui_with_layout(egui::vec2(width, 18.0), layout, |ui| {
+        ui.set_min_width(width);
+        ui.set_max_width(width);
+        ui.add(label)
+    })
+    .inner
+}
+
 /// A bar that fills `part` of the room.
 pub fn bar(ui: &mut Ui, part: f32, color: egui::Color32) {
     let size = egui::vec2(ui.available_width() - 6.0, 8.0);
     let (rect, _) = ui.allocate_exact_size(size, egui::Sense::hover());
     let ground = ui.visuals().widgets.noninteractive.bg_stroke.color;
-    ui.painter().rect_filled(rect, 3.0, ground.gamma_multiply(0.6));
-    let filled = egui::Rect::from_min_size(rect.min, egui::vec2(rect.width() * part.clamp(0.0, 1.0), rect.height()));
+    ui.painter()
+        .rect_filled(rect, 3.0, ground.gamma_multiply(0.6));
+    let filled = egui::Rect::from_min_size(
+        rect.min,
+        egui::vec2(rect.width() * part.clamp(0.0, 1.0), rect.height()),
+    );
     ui.painter().rect_filled(filled, 3.0, color);
 }

@@ -19,13 +19,27 @@ pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
 fn sides(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(run) = cx.run() else { return };
     let mut choices: Vec<(Option<RunId>, String)> = vec![(None, "this run".to_owned())];
-    choices.extend(cx.runs.iter().filter(|other| other.id != run.id).map(|other| (Some(other.id), other.name.clone())));
+    choices.extend(
+        cx.runs
+            .iter()
+            .filter(|other| other.id != run.id)
+            .map(|other| (Some(other.id), other.name.clone())),
+    );
     controls::caption(ui, cx.theme, "before:");
     controls::menu(ui, "The run before", &mut cx.view.other, &choices);
-    let Some((first, last)) = cx.view.compared().and_then(|(id, _)| cx.named(id)?.range()).or(run.range()) else { return };
+    let Some((first, last)) = cx
+        .view
+        .compared()
+        .and_then(|(id, _)| cx.named(id)?.range())
+        .or(run.range())
+    else {
+        return;
+    };
     match cx.view.pinned {
         Some(mut step) => {
-            let drag = egui::DragValue::new(&mut step).range(first..=last).prefix("step ");
+            let drag = egui::DragValue::new(&mut step)
+                .range(first..=last)
+                .prefix("step ");
             if ui.add(drag).changed() {
                 cx.view.pinned = Some(step);
             }
@@ -34,13 +48,27 @@ fn sides(ui: &mut Ui, cx: &mut Cx<'_>) {
             }
         }
         None => {
-            let text = if cx.view.other.is_some() { "another step" } else { "choose a step" };
-            if ui.small_button(text).on_hover_text("Compare with the step where the cursor stands now").clicked() {
-                cx.view.pinned = Some(if cx.view.other.is_some() { cx.view.step } else { first });
+            let text = if cx.view.other.is_some() {
+                "another step"
+            } else {
+                "choose a step"
+            };
+            if ui
+                .small_button(text)
+                .on_hover_text("Compare with the step where the cursor stands now")
+                .clicked()
+            {
+                cx.view.pinned = Some(if cx.view.other.is_some() {
+                    cx.view.step
+                } else {
+                    first
+                });
             }
         }
     }
-    let after = RichText::new(format!("after: {}, step {}", run.name, cx.view.step)).small().color(cx.theme.text.weak.0);
+    let after = RichText::new(format!("after: {}, step {}", run.name, cx.view.step))
+        .small()
+        .color(cx.theme.text.weak.0);
     ui.label(after);
 }
 
@@ -51,7 +79,8 @@ fn both(ui: &mut Ui, cx: &mut Cx<'_>) -> Option<((RunId, u64), (RunId, u64))> {
         let gap = Gap::NotRecorded {
             what: "a second side".to_owned(),
             why: "nothing is chosen to compare with".to_owned(),
-            remedy: "choose a step of this run, or open another run, in the controls above".to_owned(),
+            remedy: "choose a step of this run, or open another run, in the controls above"
+                .to_owned(),
         };
         widgets::notice(ui, cx.theme, &gap);
         cx.gap = Some(gap);
@@ -61,7 +90,9 @@ fn both(ui: &mut Ui, cx: &mut Cx<'_>) -> Option<((RunId, u64), (RunId, u64))> {
 }
 
 fn name(cx: &Cx<'_>, side: (RunId, u64)) -> String {
-    let name = cx.named(side.0).map_or_else(|| "run".to_owned(), |run| run.name.clone());
+    let name = cx
+        .named(side.0)
+        .map_or_else(|| "run".to_owned(), |run| run.name.clone());
     format!("{name}, step {}", side.1)
 }
 
@@ -71,28 +102,53 @@ fn thirds(ui: &mut Ui, mut draw: impl FnMut(&mut Ui, usize)) {
     let width = (room.width() - 16.0) / 3.0;
     for part in 0..3 {
         let left = room.left() + part as f32 * (width + 8.0);
-        let rect = egui::Rect::from_min_size(egui::pos2(left, room.top()), egui::vec2(width, room.height()));
-        ui.scope_builder(UiBuilder::new().max_rect(rect).id_salt(part), |ui| draw(ui, part));
+        let rect = egui::Rect::from_min_size(
+            egui::pos2(left, room.top()),
+            egui::vec2(width, room.height()),
+        );
+        ui.scope_builder(UiBuilder::new().max_rect(rect).id_salt(part), |ui| {
+            draw(ui, part)
+        });
     }
     ui.advance_cursor_after_rect(room);
 }
 
 fn symmetric(values: &[f32]) -> Scale {
-    let most = values.iter().copied().filter(|value| value.is_finite()).fold(0.0f32, |most, value| most.max(value.abs()));
+    let most = values
+        .iter()
+        .copied()
+        .filter(|value| value.is_finite())
+        .fold(0.0f32, |most, value| most.max(value.abs()));
     let most = if most > 0.0 { most } else { 1.0 };
-    Scale { min: -most, max: most, neutral: Some(0.0) }
+    Scale {
+        min: -most,
+        max: most,
+        neutral: Some(0.0),
+    }
 }
 
 fn joint(one: Scale, other: Scale) -> Scale {
-    Scale { min: one.min.min(other.min), max: one.max.max(other.max), neutral: one.neutral }
+    Scale {
+        min: one.min.min(other.min),
+        max: one.max.max(other.max),
+        neutral: one.neutral,
+    }
 }
 
 /// Loads.
 pub fn load(ui: &mut Ui, cx: &mut Cx<'_>) {
-    let Some((before, after)) = both(ui, cx) else { return };
+    let Some((before, after)) = both(ui, cx) else {
+        return;
+    };
     let side = |side: (RunId, u64)| (side.0, Span::at(side.1));
-    let query = LoadDifference { before: side(before), after: side(after), measure: cx.view.measure };
-    let Some(change) = cx.ask(ui, &query) else { return };
+    let query = LoadDifference {
+        before: side(before),
+        after: side(after),
+        measure: cx.view.measure,
+    };
+    let Some(change) = cx.ask(ui, &query) else {
+        return;
+    };
     let loads = cx.ramp(joint(change.before.scale(), change.after.scale()));
     let difference = cx.ramp(symmetric(&change.values));
     let measure = cx.view.measure;
@@ -102,9 +158,20 @@ pub fn load(ui: &mut Ui, cx: &mut Cx<'_>) {
         controls::caption(ui, cx.theme, "even shares");
         scale_bar(ui, cx.theme, &difference, &signed);
         let moved = change.moved.iter().copied().fold(0.0, f32::max);
-        controls::caption(ui, cx.theme, &format!("after − before; at most {} of a router's assignments moved", format::percent(moved)));
+        controls::caption(
+            ui,
+            cx.theme,
+            &format!(
+                "after − before; at most {} of a router's assignments moved",
+                format::percent(moved)
+            ),
+        );
     });
-    let titles = [name(cx, before), name(cx, after), "after − before".to_owned()];
+    let titles = [
+        name(cx, before),
+        name(cx, after),
+        "after − before".to_owned(),
+    ];
     let routers = change.before.routers.clone();
     let chained = routers.iter().any(|router| router.iteration > 0);
     let columns = change.before.experts as usize;
@@ -123,10 +190,21 @@ pub fn load(ui: &mut Ui, cx: &mut Cx<'_>) {
             ramp,
             row: &|row| router_name(routers[row], chained),
             column: &|column| column.to_string(),
-            titles: (if chained { "layer · iteration" } else { "layer" }, "expert"),
+            titles: (
+                if chained {
+                    "layer · iteration"
+                } else {
+                    "layer"
+                },
+                "expert",
+            ),
             text: Some(&|row, column| {
                 let value = values[row * columns + column];
-                if part == 2 { signed(value) } else { share(measure, value) }
+                if part == 2 {
+                    signed(value)
+                } else {
+                    share(measure, value)
+                }
             }),
             breaks: &|row| row > 0 && routers[row].layer != routers[row - 1].layer,
             chosen: None,
@@ -137,12 +215,23 @@ pub fn load(ui: &mut Ui, cx: &mut Cx<'_>) {
             let at = row * columns + column;
             shown.response.clone().on_hover_ui_at_pointer(|ui| {
                 ui.strong(format!("{}, expert {column}", routers[row]));
-                facts(ui, "change", &[
-                    ("before", share(measure, change.before.values[at])),
-                    ("after", share(measure, change.after.values[at])),
-                    ("difference", signed(change.values[at])),
-                    ("of the router's assignments moved", change.moved.get(row).map(|moved| format::percent(*moved)).unwrap_or_default()),
-                ]);
+                facts(
+                    ui,
+                    "change",
+                    &[
+                        ("before", share(measure, change.before.values[at])),
+                        ("after", share(measure, change.after.values[at])),
+                        ("difference", signed(change.values[at])),
+                        (
+                            "of the router's assignments moved",
+                            change
+                                .moved
+                                .get(row)
+                                .map(|moved| format::percent(*moved))
+                                .unwrap_or_default(),
+                        ),
+                    ],
+                );
             });
         }
         if let Some((row, column)) = shown.clicked {
@@ -163,17 +252,35 @@ pub fn flow_controls(ui: &mut Ui, cx: &mut Cx<'_>) {
 
 /// Transitions.
 pub fn flow(ui: &mut Ui, cx: &mut Cx<'_>) {
-    let Some((before, after)) = both(ui, cx) else { return };
+    let Some((before, after)) = both(ui, cx) else {
+        return;
+    };
     let Some((from, to)) = neighbours(cx) else {
-        let gap = Gap::NoSuch { what: "pair of routers".to_owned(), range: "the run has fewer than two".to_owned() };
+        let gap = Gap::NoSuch {
+            what: "pair of routers".to_owned(),
+            range: "the run has fewer than two".to_owned(),
+        };
         widgets::notice(ui, cx.theme, &gap);
         cx.gap = Some(gap);
         return;
     };
-    let query = TransitionDifference { before, after, from, to };
-    let Some(change) = cx.ask(ui, &query) else { return };
-    let most = super::flow::from_zero(&change.before.conditional).max.max(super::flow::from_zero(&change.after.conditional).max);
-    let shares = cx.ramp(Scale { min: 0.0, max: most, neutral: None });
+    let query = TransitionDifference {
+        before,
+        after,
+        from,
+        to,
+    };
+    let Some(change) = cx.ask(ui, &query) else {
+        return;
+    };
+    let most = super::flow::from_zero(&change.before.conditional)
+        .max
+        .max(super::flow::from_zero(&change.after.conditional).max);
+    let shares = cx.ramp(Scale {
+        min: 0.0,
+        max: most,
+        neutral: None,
+    });
     let difference = cx.ramp(symmetric(&change.values));
     let signed = |value: f32| format!("{:+.0} %", value * 100.0);
     ui.horizontal(|ui| {
@@ -182,7 +289,11 @@ pub fn flow(ui: &mut Ui, cx: &mut Cx<'_>) {
         scale_bar(ui, cx.theme, &difference, &signed);
         controls::caption(ui, cx.theme, "points of difference");
     });
-    let titles = [name(cx, before), name(cx, after), "after − before".to_owned()];
+    let titles = [
+        name(cx, before),
+        name(cx, after),
+        "after − before".to_owned(),
+    ];
     let (rows, columns) = (change.before.rows.len(), change.before.columns.len());
     thirds(ui, |ui, part| {
         let (values, ramp): (&[f32], _) = match part {
@@ -201,7 +312,11 @@ pub fn flow(ui: &mut Ui, cx: &mut Cx<'_>) {
             titles: ("expert before", "expert after"),
             text: Some(&|row, column| {
                 let value = values[row * columns + column];
-                if part == 2 { signed(value) } else { format::percent(value) }
+                if part == 2 {
+                    signed(value)
+                } else {
+                    format::percent(value)
+                }
             }),
             breaks: &|_| false,
             chosen: None,
@@ -213,31 +328,66 @@ pub fn flow(ui: &mut Ui, cx: &mut Cx<'_>) {
 
 /// Agreement of two traces.
 pub fn agreement(ui: &mut Ui, cx: &mut Cx<'_>) {
-    let Some((before, after)) = both(ui, cx) else { return };
-    let query = Agreement { before, after };
-    let Some(table) = cx.ask(ui, &query) else { return };
-    let theme = cx.theme;
-    controls::caption(ui, theme, &format!(
-        "{} tokens that both traces have, steps {} and {}; all choices, and first choices paler",
-        format::whole(table.tokens), table.steps.0, table.steps.1
-    ));
-    let bars = |first: bool| -> Vec<egui_plot::Bar> {
-        table.routers.iter().enumerate().map(|(at, (router, all, one))| {
-            let value = if first { *one } else { *all };
-            egui_plot::Bar::new(at as f64 + if first { 0.2 } else { -0.2 }, f64::from(value)).width(0.36).name(format!("layer {}", router_name(*router, true)))
-        }).collect()
+    let Some((before, after)) = both(ui, cx) else {
+        return;
     };
-    let names: Vec<String> = table.routers.iter().map(|(router, ..)| router_name(*router, true)).collect();
-    chart::plot(ui, "agreement", theme, |value| format::percent(value as f32))
-        .include_y(0.0)
-        .include_y(1.0)
-        .x_axis_formatter(|mark, _| {
-            let whole = (mark.value - mark.value.round()).abs() < 1e-6 && mark.value >= 0.0;
-            whole.then(|| names.get(mark.value as usize).cloned()).flatten().unwrap_or_default()
-        })
-        .show(ui, |plot| {
-            chart::level(plot, "chance", f64::from(table.chance), theme.text.weak.0, true);
-            plot.bar_chart(egui_plot::BarChart::new("all choices", bars(false)).color(theme.series(0)));
-            plot.bar_chart(egui_plot::BarChart::new("first choice", bars(true)).color(theme.series(0).gamma_multiply(0.5)));
-        });
+    let query = Agreement { before, after };
+    let Some(table) = cx.ask(ui, &query) else {
+        return;
+    };
+    let theme = cx.theme;
+    controls::caption(
+        ui,
+        theme,
+        &format!(
+            "{} tokens that both traces have, steps {} and {}; all choices, and first choices paler",
+            format::whole(table.tokens),
+            table.steps.0,
+            table.steps.1
+        ),
+    );
+    let bars = |first: bool| -> Vec<egui_plot::Bar> {
+        table
+            .routers
+            .iter()
+            .enumerate()
+            .map(|(at, (router, all, one))| {
+                let value = if first { *one } else { *all };
+                egui_plot::Bar::new(at as f64 + if first { 0.2 } else { -0.2 }, f64::from(value))
+                    .width(0.36)
+                    .name(format!("layer {}", router_name(*router, true)))
+            })
+            .collect()
+    };
+    let names: Vec<String> = table
+        .routers
+        .iter()
+        .map(|(router, ..)| router_name(*router, true))
+        .collect();
+    let plot = chart::plot(ui, "agreement", theme, |value| {
+        format::percent(value as f32)
+    })
+    .include_y(0.0)
+    .include_y(1.0)
+    .x_axis_formatter(|mark, _| {
+        let whole = (mark.value - mark.value.round()).abs() < 1e-6 && mark.value >= 0.0;
+        whole
+            .then(|| names.get(mark.value as usize).cloned())
+            .flatten()
+            .unwrap_or_default()
+    });
+    chart::show(ui, plot, |plot| {
+        chart::level(
+            plot,
+            "chance",
+            f64::from(table.chance),
+            theme.text.weak.0,
+            true,
+        );
+        plot.bar_chart(egui_plot::BarChart::new("all choices", bars(false)).color(theme.series(0)));
+        plot.bar_chart(
+            egui_plot::BarChart::new("first choice", bars(true))
+                .color(theme.series(0).gamma_multiply(0.5)),
+        );
+    });
 }

@@ -2,9 +2,10 @@
 
 use bellows_query::scalars::ConfigDifferences;
 use egui::{RichText, Ui};
-use egui_extras::{Column, TableBuilder};
+use egui_extras::Column;
 
 use super::{Cx, controls};
+use crate::widgets::table_builder;
 
 /// All settings, or those in which runs differ.
 pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
@@ -25,10 +26,12 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         runs: cx.runs.iter().map(|run| run.id).collect(),
         only_different: cx.view.only_different && cx.runs.len() > 1,
     };
-    let Some(table) = cx.ask(ui, &query) else { return };
+    let Some(table) = cx.ask(ui, &query) else {
+        return;
+    };
     let theme = cx.theme;
     let height = ui.text_style_height(&egui::TextStyle::Body) + 5.0;
-    let mut builder = TableBuilder::new(ui).striped(true).auto_shrink(false);
+    let mut builder = table_builder(ui);
     builder = builder.column(Column::initial(210.0).clip(true).resizable(true));
     for _ in 1..table.runs.len() {
         builder = builder.column(Column::initial(140.0).clip(true).resizable(true));
@@ -58,9 +61,14 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
                 });
                 for value in &setting.values {
                     row.col(|ui| {
-                        let color = if setting.differs { theme.state.accent.0 } else { theme.text.normal.0 };
+                        let color = if setting.differs {
+                            theme.state.accent.0
+                        } else {
+                            theme.text.normal.0
+                        };
                         let text = value.as_deref().unwrap_or("–");
-                        ui.label(RichText::new(text).monospace().color(color)).on_hover_text(text);
+                        ui.label(RichText::new(text).monospace().color(color))
+                            .on_hover_text(text);
                     });
                 }
             });

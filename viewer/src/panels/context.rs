@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bellows_query::{Answer, Asked, Gap, Query, RunId, RunSnapshot, Scale, Store};
+use bellows_query::{Answer, Asked, Gap, Query, RunId, RunSnapshot, Scale, Store, Table};
 use egui::Ui;
 
 use super::Panel;
@@ -38,9 +38,50 @@ pub struct Cx<'a> {
     pub pending: bool,
 }
 
-/// Answers of before: by panel and place in it.
+/// What is kept from frame to frame.
 #[derive(Default)]
-pub struct Kept(HashMap<(Panel, u8), Arc<dyn Any + Send + Sync>>);
+pub struct Kept {
+    /// Answers of before, by panel and place in it.
+    answers: HashMap<(Panel, u8), Arc<dyn Any + Send + Sync>>,
+    /// What panels' answers say, which is worked out once an answer.
+    said: HashMap<Panel, Said>,
+}
+
+/// An answer's sentence and, once it was asked for, its table.
+struct Said {
+    of: Arc<dyn Answer>,
+    summary: Arc<str>,
+    table: Option<Arc<Table>>,
+}
+
+impl Kept {
+    fn said(&mut self, panel: Panel, answer: &Arc<dyn Answer>) -> &mut Said {
+        let fresh = || Said {
+            of: answer.clone(),
+            summary: answer.summary().into(),
+            table: None,
+        };
+        let said = self.said.entry(panel).or_insert_with(fresh);
+        // The answer that is held keeps its place in memory, so that no other one can have it.
+        if !std::ptr::addr_eq(Arc::as_ptr(&said.of), Arc::as_ptr(answer)) {
+            *said = fresh();
+        }
+        said
+    }
+
+    /// What an answer says in a sentence.
+    pub fn summary(&mut self, panel: Panel, answer: &Arc<dyn Answer>) -> Arc<str> {
+        self.said(panel, answer).summary.clone()
+    }
+
+    /// An answer's table.
+    pub fn table(&mut self, panel: Panel, answer: &Arc<dyn Answer>) -> Arc<Table> {
+        let said = self.said(panel, answer);
+        said.table
+            .get_or_insert_with(|| Arc::new(answer.table()))
+            .clone()
+    }
+}
 
 /// What a panel asks the program to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,7 +140,11 @@ impl Cx<'_> {
 
     /// Asks for something beside the panel's own answer; `place` tells the questions of a panel apart. `None`
     /// while the first answer is worked out.
-    pub fn quietly<Q: Query>(&mut self, place: u8, query: &Q) -> Option<Result<Arc<Q::Answer>, Gap>> {
+    pub fn quietly<Q: Query>(
+        &mut self,
+        place: u8,
+        query: &Q,
+    ) -> Option<Result<Arc<Q::Answer>, Gap>> {
         if self.wait {
             return Some(self.store.answer(query));
         }
@@ -108,13 +153,13 @@ impl Cx<'_> {
         let key = (self.panel, place);
         match answer {
             Some(Ok(answer)) => {
-                self.kept.0.insert(key, answer.clone());
+                self.kept.answers.insert(key, answer.clone());
                 Some(Ok(answer))
             }
             Some(Err(gap)) => Some(Err(gap)),
             // The answer to a question of before, as when the cursor moves: better than a blank.
             None => {
-                let before = self.kept.0.get(&key)?.clone();
+                let before = self.kept.answers.get(&key)?.clone();
                 before.downcast::<Q::Answer>().ok().map(Ok)
             }
         }

@@ -8,7 +8,27 @@ use super::Cx;
 use crate::theme::Theme;
 
 /// A row of choices of which one is on.
-pub fn choice<T: Copy + PartialEq>(ui: &mut Ui, theme: &Theme, value: &mut T, choices: &[(T, &str)]) {
+pub fn choice<T: Copy + PartialEq>(
+    ui: &mut Ui,
+    theme: &Theme,
+    value: &mut T,
+    choices: &[(T, &str)],
+) {
+    // Frames do not wrap by themselves.
+    let font = egui::TextStyle::Small.resolve(ui.style());
+    let width: f32 = choices
+        .iter()
+        .map(|(_, name)| {
+            ui.painter()
+                .layout_no_wrap((*name).to_owned(), font.clone(), theme.text.weak.0)
+                .size()
+                .x
+                + 15.0
+        })
+        .sum();
+    if ui.layout().main_wrap() && ui.available_size_before_wrap().x < width + 4.0 {
+        ui.end_row();
+    }
     let frame = Frame::new()
         .fill(theme.surface.raised.0)
         .stroke(Stroke::new(1.0, theme.surface.border.0))
@@ -21,8 +41,13 @@ pub fn choice<T: Copy + PartialEq>(ui: &mut Ui, theme: &Theme, value: &mut T, ch
         ui.horizontal(|ui| {
             for (choice, name) in choices {
                 let on = *value == *choice;
-                let color = if on { theme.text.strong.0 } else { theme.text.weak.0 };
-                let button = Button::selectable(on, RichText::new(*name).small().color(color)).corner_radius(CornerRadius::same(5));
+                let color = if on {
+                    theme.text.strong.0
+                } else {
+                    theme.text.weak.0
+                };
+                let button = Button::selectable(on, RichText::new(*name).small().color(color))
+                    .corner_radius(CornerRadius::same(5));
                 if ui.add(button).clicked() {
                     *value = *choice;
                 }
@@ -52,7 +77,8 @@ pub fn menu<T: Copy + PartialEq>(ui: &mut Ui, name: &str, value: &mut T, choices
 
 /// A small caption before a control.
 pub fn caption(ui: &mut Ui, theme: &Theme, text: &str) {
-    ui.label(RichText::new(text).small().color(theme.text.weak.0));
+    let text = RichText::new(text).small().color(theme.text.weak.0);
+    ui.label(text);
 }
 
 /// Which router: layer, and iteration where there are several.
@@ -62,14 +88,24 @@ pub fn router(ui: &mut Ui, cx: &mut Cx<'_>) {
     if layers.is_empty() {
         return;
     }
-    let RouterId { mut layer, mut iteration } = cx.view.router;
-    let names: Vec<(u32, String)> = layers.iter().map(|layer| (*layer, format!("layer {layer}"))).collect();
+    let RouterId {
+        mut layer,
+        mut iteration,
+    } = cx.view.router;
+    let names: Vec<(u32, String)> = layers
+        .iter()
+        .map(|layer| (*layer, format!("layer {layer}")))
+        .collect();
     menu(ui, "Layer", &mut layer, &names);
     let iterations = run.shape.iterations(layer);
     iteration = iteration.min(iterations.saturating_sub(1));
     if iterations > 1 {
-        let names: Vec<String> = (0..iterations).map(|iteration| iteration.to_string()).collect();
-        let choices: Vec<(u32, &str)> = (0..iterations).zip(names.iter().map(String::as_str)).collect();
+        let names: Vec<String> = (0..iterations)
+            .map(|iteration| iteration.to_string())
+            .collect();
+        let choices: Vec<(u32, &str)> = (0..iterations)
+            .zip(names.iter().map(String::as_str))
+            .collect();
         caption(ui, cx.theme, "iteration");
         choice(ui, cx.theme, &mut iteration, &choices);
     }
@@ -84,8 +120,11 @@ pub fn measure(ui: &mut Ui, cx: &mut Cx<'_>) {
 
 /// In which order experts stand.
 pub fn order(ui: &mut Ui, cx: &mut Cx<'_>) {
-    caption(ui, cx.theme, "by");
-    let choices = Order::ALL.map(|order| (order, order.name()));
+    let names = Order::ALL.map(|order| format!("by {}", order.name()));
+    let choices: Vec<(Order, &str)> = Order::ALL
+        .into_iter()
+        .zip(names.iter().map(String::as_str))
+        .collect();
     choice(ui, cx.theme, &mut cx.view.order, &choices);
 }
 
@@ -99,5 +138,6 @@ pub fn expert(ui: &mut Ui, cx: &mut Cx<'_>) {
         .range(0..=experts.saturating_sub(1))
         .speed(0.1)
         .prefix("expert ");
-    ui.add(drag).on_hover_text("Drag, or click to type a number");
+    ui.add(drag)
+        .on_hover_text("Drag, or click to type a number");
 }

@@ -1,11 +1,11 @@
 //! Everything about one expert.
 
+use bellows_query::Gap;
 use bellows_query::routing::{ExpertCard, Neighbour};
 use bellows_query::tokens::Lift;
-use bellows_query::Gap;
 use egui::{RichText, ScrollArea, Ui};
 
-use super::balance::{bar, follow};
+use super::balance::{bar, cell, follow};
 use super::load::columns;
 use super::{Cx, controls};
 use crate::format;
@@ -28,7 +28,9 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         step: cx.view.step,
         columns: columns(ui, 60.0),
     };
-    let Some(card) = cx.ask(ui, &query) else { return };
+    let Some(card) = cx.ask(ui, &query) else {
+        return;
+    };
     let theme = cx.theme;
     let bias = card.bias.map(|bias| format!("{bias:+.4}"));
     ui.horizontal_wrapped(|ui| {
@@ -46,20 +48,39 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
             }
         }
     });
-    let (step, range) = (cx.view.step as f64, cx.view.range.map(|(first, last)| (first as f64, last as f64)));
+    let (step, range) = (
+        cx.view.step as f64,
+        cx.view
+            .range
+            .map(|(first, last)| (first as f64, last as f64)),
+    );
     let height = (ui.available_height() * 0.42).clamp(70.0, 220.0);
-    let response = chart::plot(ui, "expert", theme, |value| format::times(value as f32))
+    let plot = chart::plot(ui, "expert", theme, |value| format::times(value as f32))
         .height(height)
-        .include_y(0.0)
-        .show(ui, |plot| {
-            chart::marks(plot, theme, step, range);
-            chart::level(plot, "even share", 1.0, theme.text.weak.0, true);
-            chart::curve(plot, "load", &card.history, theme.series(0), chart::Look::default());
-        });
+        .include_y(0.0);
+    let response = chart::show(ui, plot, |plot| {
+        chart::marks(plot, theme, step, range);
+        chart::level(plot, "even share", 1.0, theme.text.weak.0, true);
+        chart::curve(
+            plot,
+            "load",
+            &card.history,
+            theme.series(0),
+            chart::Look::default(),
+        );
+    });
     follow(ui, cx, &response);
     ui.add_space(4.0);
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         ui.columns_const(|[left, middle, right]| {
+            for column in [&mut *left, &mut *middle, &mut *right] {
+                // Columns justify what they hold; texts read better at their left.
+                *column = column.new_child(
+                    egui::UiBuilder::new()
+                        .max_rect(column.max_rect())
+                        .layout(egui::Layout::top_down(egui::Align::LEFT)),
+                );
+            }
             heading(left, theme, "given more often than others");
             specialities(left, theme, &card.specialities);
             heading(middle, theme, "its tokens come from");
@@ -84,7 +105,11 @@ fn heading(ui: &mut Ui, theme: &Theme, text: &str) {
 }
 
 fn absent(ui: &mut Ui, theme: &Theme, gap: &Gap) {
-    let label = ui.label(RichText::new(gap.to_string()).small().color(theme.text.weak.0));
+    let label = ui.label(
+        RichText::new(gap.to_string())
+            .small()
+            .color(theme.text.weak.0),
+    );
     if let Some(remedy) = gap.remedy() {
         label.on_hover_text(remedy);
     }
@@ -97,8 +122,15 @@ fn specialities(ui: &mut Ui, theme: &Theme, list: &Result<Vec<Lift>, Gap>) {
     };
     let most = list.iter().map(|lift| lift.lift).fold(1.0, f32::max);
     for lift in list.iter().take(8) {
-        line(ui, theme, &format::token(&lift.label), lift.lift, most, true)
-            .on_hover_text(format!("{} of {} occurrences", lift.count, lift.of));
+        line(
+            ui,
+            theme,
+            &format::token(&lift.label),
+            lift.lift,
+            most,
+            true,
+        )
+        .on_hover_text(format!("{} of {} occurrences", lift.count, lift.of));
     }
     if list.is_empty() {
         heading(ui, theme, "nothing stands out");
@@ -110,11 +142,20 @@ fn neighbours(ui: &mut Ui, cx: &mut Cx<'_>, list: &Result<Vec<Neighbour>, Gap>) 
         Ok(list) => list,
         Err(gap) => return absent(ui, cx.theme, gap),
     };
-    let most = list.iter().map(|neighbour| neighbour.lift).fold(1.0, f32::max);
+    let most = list
+        .iter()
+        .map(|neighbour| neighbour.lift)
+        .fold(1.0, f32::max);
     for neighbour in list.iter().take(8) {
-        let name = format!("{}·{}  expert {}", neighbour.router.layer, neighbour.router.iteration, neighbour.expert);
-        let response = line(ui, cx.theme, &name, neighbour.lift, most, false)
-            .on_hover_text(format!("{} of its pairs; click to go there", format::percent(neighbour.share)));
+        let name = format!(
+            "{}·{}  expert {}",
+            neighbour.router.layer, neighbour.router.iteration, neighbour.expert
+        );
+        let response =
+            line(ui, cx.theme, &name, neighbour.lift, most, false).on_hover_text(format!(
+                "{} of its pairs; click to go there",
+                format::percent(neighbour.share)
+            ));
         if response.interact(egui::Sense::click()).clicked() {
             cx.view.router = neighbour.router;
             cx.view.expert = neighbour.expert;
@@ -122,13 +163,24 @@ fn neighbours(ui: &mut Ui, cx: &mut Cx<'_>, list: &Result<Vec<Neighbour>, Gap>) 
     }
 }
 
-fn line(ui: &mut Ui, theme: &Theme, name: &str, lift: f32, most: f32, mono: bool) -> egui::Response {
+fn line(
+    ui: &mut Ui,
+    theme: &Theme,
+    name: &str,
+    lift: f32,
+    most: f32,
+    mono: bool,
+) -> egui::Response {
     ui.horizontal(|ui| {
         let text = RichText::new(name).color(theme.text.normal.0);
         let text = if mono { text.monospace() } else { text };
         let width = ui.available_width();
-        ui.add_sized([width * 0.46, 16.0], egui::Label::new(text).truncate().halign(egui::Align::LEFT));
-        ui.label(RichText::new(format::times(lift)).small().color(theme.text.normal.0));
+        cell(ui, width * 0.46, egui::Label::new(text).truncate());
+        ui.label(
+            RichText::new(format::times(lift))
+                .small()
+                .color(theme.text.normal.0),
+        );
         bar(ui, lift / most, theme.series(2));
     })
     .response

@@ -40,7 +40,9 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         order: cx.view.order,
         layer: cx.view.one_layer.then_some(cx.view.router.layer),
     };
-    let Some(load) = cx.ask(ui, &query) else { return };
+    let Some(load) = cx.ask(ui, &query) else {
+        return;
+    };
     let ramp = cx.ramp(load.scale());
     let columns = load.experts as usize;
     let chosen = load
@@ -49,7 +51,10 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         .position(|router| *router == cx.view.router)
         .and_then(|row| {
             let places = load.order.get(row * columns..(row + 1) * columns)?;
-            Some((row, places.iter().position(|expert| *expert == cx.view.expert)?))
+            Some((
+                row,
+                places.iter().position(|expert| *expert == cx.view.expert)?,
+            ))
         });
     let chained = load.routers.iter().any(|router| router.iteration > 0);
     let row = |row: usize| router_name(load.routers[row], chained);
@@ -58,7 +63,11 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
     let text = |row: usize, column: usize| {
         let at = row * columns + column;
         let value = share(load.measure, load.values[at]);
-        if by_number { value } else { format!("{}: {value}", load.order[at]) }
+        if by_number {
+            value
+        } else {
+            format!("{}: {value}", load.order[at])
+        }
     };
     ui.horizontal(|ui| {
         scale_bar(ui, cx.theme, &ramp, &|value| share(load.measure, value));
@@ -75,7 +84,14 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         ramp: &ramp,
         row: &row,
         column: &column,
-        titles: (if chained { "layer · iteration" } else { "layer" }, if by_number { "expert" } else { "place" }),
+        titles: (
+            if chained {
+                "layer · iteration"
+            } else {
+                "layer"
+            },
+            if by_number { "expert" } else { "place" },
+        ),
         text: Some(&text),
         breaks: &|row| row > 0 && load.routers[row].layer != load.routers[row - 1].layer,
         chosen,
@@ -89,14 +105,35 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
             let health = load.health.get(row);
             shown.response.clone().on_hover_ui_at_pointer(|ui| {
                 ui.strong(format!("{router}, expert {expert}"));
-                facts(ui, "load", &[
-                    ("load", share(load.measure, load.values[at])),
-                    ("assignments", format::whole(load.tokens[at])),
-                    ("probability", format::percent(load.probability[at])),
-                    ("bias", load.bias.get(at).filter(|bias| bias.is_finite()).map(|bias| format!("{bias:+.4}")).unwrap_or_default()),
-                    ("router's imbalance", health.map(|health| format::times(health.imbalance)).unwrap_or_default()),
-                    ("dead experts", health.map(|health| health.dead.len().to_string()).unwrap_or_default()),
-                ]);
+                facts(
+                    ui,
+                    "load",
+                    &[
+                        ("load", share(load.measure, load.values[at])),
+                        ("assignments", format::whole(load.tokens[at])),
+                        ("probability", format::percent(load.probability[at])),
+                        (
+                            "bias",
+                            load.bias
+                                .get(at)
+                                .filter(|bias| bias.is_finite())
+                                .map(|bias| format!("{bias:+.4}"))
+                                .unwrap_or_default(),
+                        ),
+                        (
+                            "router's imbalance",
+                            health
+                                .map(|health| format::times(health.imbalance))
+                                .unwrap_or_default(),
+                        ),
+                        (
+                            "dead experts",
+                            health
+                                .map(|health| health.dead.len().to_string())
+                                .unwrap_or_default(),
+                        ),
+                    ],
+                );
                 ui.small("click for everything about it");
             });
         }
@@ -122,13 +159,16 @@ pub fn router_name(router: RouterId, chained: bool) -> String {
 
 /// Names and values under one another; empty values are left out.
 pub fn facts(ui: &mut Ui, name: &str, facts: &[(&str, String)]) {
-    egui::Grid::new(name).num_columns(2).spacing([14.0, 2.0]).show(ui, |ui| {
-        for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
-            ui.weak(*name);
-            ui.label(value);
-            ui.end_row();
-        }
-    });
+    egui::Grid::new(name)
+        .num_columns(2)
+        .spacing([14.0, 2.0])
+        .show(ui, |ui| {
+            for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+                ui.weak(*name);
+                ui.label(value);
+                ui.end_row();
+            }
+        });
 }
 
 /// Controls of load over time.
@@ -149,7 +189,9 @@ pub fn time(ui: &mut Ui, cx: &mut Cx<'_>) {
         measure: cx.view.measure,
         order: cx.view.order,
     };
-    let Some(load) = cx.ask(ui, &query) else { return };
+    let Some(load) = cx.ask(ui, &query) else {
+        return;
+    };
     let ramp = cx.ramp(load.scale());
     let count = load.columns.len();
     let step = cx.view.step;
@@ -157,12 +199,24 @@ pub fn time(ui: &mut Ui, cx: &mut Cx<'_>) {
     let marker = before.checked_sub(1).map(|at| {
         let column = load.columns[at];
         let inside = (step - column.first) as f32 / (column.last - column.first + 1).max(1) as f32;
-        at as f32 + inside.min(1.0).max(if column.first == column.last { 0.5 } else { 0.0 })
+        at as f32
+            + inside.min(1.0).max(if column.first == column.last {
+                0.5
+            } else {
+                0.0
+            })
     });
-    let chosen = load.order.iter().position(|expert| *expert == cx.view.expert);
+    let chosen = load
+        .order
+        .iter()
+        .position(|expert| *expert == cx.view.expert);
     let row = |row: usize| {
         let name = load.order[row].to_string();
-        if Some(row) == chosen { format!("▸ {name}") } else { name }
+        if Some(row) == chosen {
+            format!("› {name}")
+        } else {
+            name
+        }
     };
     let column = |column: usize| load.columns[column].first.to_string();
     ui.horizontal(|ui| {
@@ -186,13 +240,28 @@ pub fn time(ui: &mut Ui, cx: &mut Cx<'_>) {
     if let Some((row, column)) = shown.hovered {
         let time = load.columns[column];
         let value = load.values[row * count + column];
-        let steps = if time.first == time.last { format!("step {}", time.first) } else { format!("steps {} to {}", time.first, time.last) };
+        let steps = if time.first == time.last {
+            format!("step {}", time.first)
+        } else {
+            format!("steps {} to {}", time.first, time.last)
+        };
         shown.response.clone().on_hover_ui_at_pointer(|ui| {
             ui.strong(format!("expert {}, {steps}", load.order[row]));
-            facts(ui, "time", &[
-                ("mean load", share(load.measure, value)),
-                ("records", if time.read < time.records { format!("{} of {} read", time.read, time.records) } else { time.records.to_string() }),
-            ]);
+            facts(
+                ui,
+                "time",
+                &[
+                    ("mean load", share(load.measure, value)),
+                    (
+                        "records",
+                        if time.read < time.records {
+                            format!("{} of {} read", time.read, time.records)
+                        } else {
+                            time.records.to_string()
+                        },
+                    ),
+                ],
+            );
         });
     }
     if let Some((row, _)) = shown.clicked {

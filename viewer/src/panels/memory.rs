@@ -45,22 +45,40 @@ impl Stack<'_> {
             let mut xs = Vec::with_capacity(spans.len() * 2);
             for (column, (from, to)) in spans.iter().enumerate() {
                 let top = self.edges(column).nth(kind).unwrap_or(0.0);
-                let floor = if kind == 0 { 0.0 } else { self.edges(column).nth(kind - 1).unwrap_or(0.0) };
+                let floor = if kind == 0 {
+                    0.0
+                } else {
+                    self.edges(column).nth(kind - 1).unwrap_or(0.0)
+                };
                 xs.extend([*from, *to]);
                 tops.extend([top, top]);
                 floors.extend([floor, floor]);
             }
             let color = theme.kind(&self.kinds[kind]).gamma_multiply(alpha);
-            let area = egui_plot::FilledArea::new("", &xs, &floors, &tops).fill_color(color).allow_hover(false);
+            let area = egui_plot::FilledArea::new("", &xs, &floors, &tops)
+                .fill_color(color)
+                .allow_hover(false);
             plot.add(area);
         }
     }
 }
 
 /// The lines that a memory plot has beside the stack.
-fn limits(plot: &mut PlotUi<'_>, theme: &Theme, limit: Option<u64>, planned: Option<u64>, top: f64) {
+fn limits(
+    plot: &mut PlotUi<'_>,
+    theme: &Theme,
+    limit: Option<u64>,
+    planned: Option<u64>,
+    top: f64,
+) {
     if let Some(planned) = planned {
-        chart::level(plot, "planned peak", planned as f64, theme.plot.plan.0, true);
+        chart::level(
+            plot,
+            "planned peak",
+            planned as f64,
+            theme.plot.plan.0,
+            true,
+        );
     }
     // A limit far above everything would flatten the drawing: it is in the summary then.
     if let Some(limit) = limit.filter(|limit| *limit as f64 <= top * 3.0) {
@@ -86,7 +104,10 @@ fn hatch(painter: &egui::Painter, rect: egui::Rect, color: Color32) {
     let clip = painter.with_clip_rect(rect.intersect(painter.clip_rect()));
     let mut x = rect.left() - rect.height();
     while x < rect.right() {
-        clip.line_segment([pos2(x, rect.bottom()), pos2(x + rect.height(), rect.top())], stroke);
+        clip.line_segment(
+            [pos2(x, rect.bottom()), pos2(x + rect.height(), rect.top())],
+            stroke,
+        );
         x += 6.0;
     }
 }

@@ -4,12 +4,17 @@ use bellows_query::{Loading, RunSnapshot, Severity};
 use bellows_record::Liveness;
 use egui::{Frame, Margin, RichText, ScrollArea, Stroke, Ui};
 
+use super::balance::cell;
 use super::{Cx, Request, controls};
 use crate::format;
 use crate::theme::Theme;
 
 /// What the store holds.
 pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
+    // It changes from moment to moment, and says nothing about a run.
+    if cx.wait {
+        return;
+    }
     let memory = cx.store.memory();
     let text = format!(
         "{} of {} held",
@@ -36,7 +41,11 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
 fn card(ui: &mut Ui, cx: &mut Cx<'_>, run: &RunSnapshot, at: usize) {
     let theme = cx.theme;
     let chosen = cx.view.run == Some(run.id);
-    let border = if chosen { theme.state.accent.0 } else { theme.surface.border.0 };
+    let border = if chosen {
+        theme.state.accent.0
+    } else {
+        theme.surface.border.0
+    };
     let frame = Frame::new()
         .fill(theme.tint(theme.surface.raised.0, 0.6))
         .stroke(Stroke::new(1.0, border))
@@ -46,9 +55,16 @@ fn card(ui: &mut Ui, cx: &mut Cx<'_>, run: &RunSnapshot, at: usize) {
         ui.set_width(ui.available_width());
         ui.horizontal(|ui| {
             let (rect, _) = ui.allocate_exact_size(egui::vec2(10.0, 10.0), egui::Sense::hover());
-            ui.painter().circle_filled(rect.center(), 5.0, theme.series(at));
-            let title = RichText::new(&run.name).heading().color(theme.text.strong.0);
-            if ui.add(egui::Button::new(title).frame(false)).on_hover_text(run.path.display().to_string()).clicked() {
+            ui.painter()
+                .circle_filled(rect.center(), 5.0, theme.series(at));
+            let title = RichText::new(&run.name)
+                .heading()
+                .color(theme.text.strong.0);
+            if ui
+                .add(egui::Button::new(title).frame(false))
+                .on_hover_text(run.path.display().to_string())
+                .clicked()
+            {
                 cx.view.run = Some(run.id);
             }
             let (text, color) = state(theme, run);
@@ -76,7 +92,8 @@ fn card(ui: &mut Ui, cx: &mut Cx<'_>, run: &RunSnapshot, at: usize) {
             };
             ui.horizontal_wrapped(|ui| {
                 ui.label(RichText::new(&note.file).monospace().small().color(color));
-                ui.label(RichText::new(&note.text).small().color(color)).on_hover_text(&note.remedy);
+                ui.label(RichText::new(&note.text).small().color(color))
+                    .on_hover_text(&note.remedy);
             });
         }
     });
@@ -94,20 +111,30 @@ fn state(theme: &Theme, run: &RunSnapshot) -> (String, egui::Color32) {
     };
     match run.loading {
         Loading::Opening => ("looking through its files".to_owned(), theme.text.weak.0),
-        Loading::Reading { read, of } if of > 0 => {
-            (format!("{text}, {} read", format::percent(read as f32 / of as f32)), color)
-        }
+        Loading::Reading { read, of } if of > 0 => (
+            format!("{text}, {} read", format::percent(read as f32 / of as f32)),
+            color,
+        ),
         _ => (text, color),
     }
 }
 
 fn figures(ui: &mut Ui, theme: &Theme, run: &RunSnapshot) {
-    let Some(manifest) = &run.manifest else { return };
+    let Some(manifest) = &run.manifest else {
+        return;
+    };
     let (info, progress) = (&manifest.info, &manifest.progress);
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = 18.0;
         let mut figures = vec![
-            ("step", format!("{} of {}", format::whole(progress.step), format::whole(info.total_steps))),
+            (
+                "step",
+                format!(
+                    "{} of {}",
+                    format::whole(progress.step),
+                    format::whole(info.total_steps)
+                ),
+            ),
             ("tokens", format::count(progress.tokens as f64)),
         ];
         if let Some(loss) = progress.loss {
@@ -126,17 +153,28 @@ fn figures(ui: &mut Ui, theme: &Theme, run: &RunSnapshot) {
     let model = &info.model;
     let mut words = vec![model.model_type.clone(), info.device.name.clone()];
     if model.experts > 0 {
-        words.push(format!("{} of {} experts", model.experts_per_token, model.experts));
+        words.push(format!(
+            "{} of {} experts",
+            model.experts_per_token, model.experts
+        ));
     }
     if model.iterations > 1 {
         words.push(format!("{} iterations", model.iterations));
     }
     words.push(format!("{} layers", model.layers));
     words.retain(|word| !word.is_empty());
-    ui.label(RichText::new(words.join("  ·  ")).small().color(theme.text.weak.0));
+    ui.label(
+        RichText::new(words.join("  ·  "))
+            .small()
+            .color(theme.text.weak.0),
+    );
     let counted = format!(
         "records: {} of routing, {} of transitions, {} of memory, {} traces, {} checkpoints",
-        run.routing.len(), run.transitions.len(), run.memory.len(), run.traces.len(), run.checkpoints.len()
+        run.routing.len(),
+        run.transitions.len(),
+        run.memory.len(),
+        run.traces.len(),
+        run.checkpoints.len()
     );
     ui.label(RichText::new(counted).small().color(theme.text.weak.0));
 }
@@ -153,36 +191,57 @@ pub fn events(ui: &mut Ui, cx: &mut Cx<'_>) {
     }
     let Some(run) = cx.run() else { return };
     let theme = cx.theme;
-    let sample = run.samples.iter().rev().find(|sample| sample.step <= cx.view.step);
+    let sample = run
+        .samples
+        .iter()
+        .rev()
+        .find(|sample| sample.step <= cx.view.step);
     let room = ui.available_height();
-    ScrollArea::vertical().id_salt("events").max_height(room * 0.55).auto_shrink([false, true]).show_rows(ui, 18.0, run.events.len(), |ui, rows| {
-        for event in &run.events[rows] {
-            let near = event.step <= cx.view.step;
-            let response = ui
-                .horizontal(|ui| {
-                    let color = if near { theme.text.normal.0 } else { theme.text.weak.0 };
-                    ui.add_sized([64.0, 16.0], egui::Label::new(RichText::new(format::whole(event.step)).color(color)));
-                    ui.label(RichText::new(event.kind.to_string()).strong().color(color));
-                    ui.add(egui::Label::new(RichText::new(&event.reason).color(color)).truncate());
-                })
-                .response
-                .interact(egui::Sense::click());
-            if response.clicked() {
-                cx.view.step = event.step;
+    ScrollArea::vertical()
+        .id_salt("events")
+        .max_height(room * 0.55)
+        .auto_shrink([false, true])
+        .show_rows(ui, 18.0, run.events.len(), |ui, rows| {
+            for event in &run.events[rows] {
+                let near = event.step <= cx.view.step;
+                let response = ui
+                    .horizontal(|ui| {
+                        let color = if near {
+                            theme.text.normal.0
+                        } else {
+                            theme.text.weak.0
+                        };
+                        cell(
+                            ui,
+                            64.0,
+                            egui::Label::new(RichText::new(format::whole(event.step)).color(color)),
+                        );
+                        ui.label(RichText::new(event.kind.to_string()).strong().color(color));
+                        ui.add(
+                            egui::Label::new(RichText::new(&event.reason).color(color)).truncate(),
+                        );
+                    })
+                    .response
+                    .interact(egui::Sense::click());
+                if response.clicked() {
+                    cx.view.step = event.step;
+                }
             }
-        }
-    });
+        });
     ui.separator();
-    ScrollArea::vertical().id_salt("sample").auto_shrink(false).show(ui, |ui| match sample {
-        Some(sample) => {
-            controls::caption(ui, theme, &format!("written at step {}", sample.step));
-            let mut job = egui::text::LayoutJob::default();
-            let font = egui::TextStyle::Monospace.resolve(ui.style());
-            let format = |color| egui::TextFormat::simple(font.clone(), color);
-            job.append(&sample.prompt, 0.0, format(theme.text.weak.0));
-            job.append(&sample.text, 0.0, format(theme.text.normal.0));
-            ui.add(egui::Label::new(job).wrap().selectable(true));
-        }
-        None => controls::caption(ui, theme, "the model wrote nothing up to the cursor"),
-    });
+    ScrollArea::vertical()
+        .id_salt("sample")
+        .auto_shrink(false)
+        .show(ui, |ui| match sample {
+            Some(sample) => {
+                controls::caption(ui, theme, &format!("written at step {}", sample.step));
+                let mut job = egui::text::LayoutJob::default();
+                let font = egui::TextStyle::Monospace.resolve(ui.style());
+                let format = |color| egui::TextFormat::simple(font.clone(), color);
+                job.append(&sample.prompt, 0.0, format(theme.text.weak.0));
+                job.append(&sample.text, 0.0, format(theme.text.normal.0));
+                ui.add(egui::Label::new(job).wrap().selectable(true));
+            }
+            None => controls::caption(ui, theme, "the model wrote nothing up to the cursor"),
+        });
 }

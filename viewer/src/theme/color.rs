@@ -24,7 +24,8 @@ fn parse(text: &str) -> Option<Color32> {
 /// `at` of the way from one colour to the other.
 pub fn mix(from: Color32, to: Color32, at: f32) -> Color32 {
     let at = at.clamp(0.0, 1.0);
-    let channel = |from: u8, to: u8| (f32::from(from) + (f32::from(to) - f32::from(from)) * at).round() as u8;
+    let channel =
+        |from: u8, to: u8| (f32::from(from) + (f32::from(to) - f32::from(from)) * at).round() as u8;
     Color32::from_rgb(
         channel(from.r(), to.r()),
         channel(from.g(), to.g()),

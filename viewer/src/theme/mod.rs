@@ -155,21 +155,29 @@ impl Theme {
         if let Some(text) = Self::source(name) {
             return read(text, name);
         }
-        let text = std::fs::read_to_string(Path::new(name)).map_err(|error| ThemeError::Unreadable {
-            path: name.to_owned(),
-            error,
-        })?;
+        let text =
+            std::fs::read_to_string(Path::new(name)).map_err(|error| ThemeError::Unreadable {
+                path: name.to_owned(),
+                error,
+            })?;
         read(&text, name)
     }
 
     /// The colour of the `index`-th curve or expert. Past the end of the list they come again, lighter and darker in turn.
     pub fn series(&self, index: usize) -> Color32 {
         let count = self.series.len().max(1);
-        let color = self.series.get(index % count).map_or(self.text.weak.0, |color| color.0);
+        let color = self
+            .series
+            .get(index % count)
+            .map_or(self.text.weak.0, |color| color.0);
         match index / count {
             0 => color,
             round => {
-                let toward = if round % 2 == 1 { self.surface.panel.0 } else { self.text.strong.0 };
+                let toward = if round % 2 == 1 {
+                    self.surface.panel.0
+                } else {
+                    self.text.strong.0
+                };
                 let depth = 0.25 + 0.12 * (round / 2) as f32;
                 mix(color, toward, depth.min(0.6))
             }
@@ -272,7 +280,11 @@ impl Ramp {
     pub fn place(&self, value: f32) -> f32 {
         let Scale { min, max, neutral } = self.scale;
         let part = |value: f32, from: f32, to: f32| {
-            if to > from { (value - from) / (to - from) } else { 0.5 }
+            if to > from {
+                (value - from) / (to - from)
+            } else {
+                0.5
+            }
         };
         match neutral {
             Some(middle) if value < middle => 0.5 * part(value, min, middle),
@@ -316,11 +328,23 @@ mod tests {
                 let (a, b) = (luminance(a) + 0.05, luminance(b) + 0.05);
                 a.max(b) / a.min(b)
             };
-            for ground in [theme.surface.panel.0, theme.surface.raised.0, theme.surface.overlay.0] {
+            for ground in [
+                theme.surface.panel.0,
+                theme.surface.raised.0,
+                theme.surface.overlay.0,
+            ] {
                 // The ratios that the accessibility guidelines ask of text, and of large or secondary text.
-                assert!(contrast(theme.text.normal.0, ground) >= 7.0, "{}", theme.name);
+                assert!(
+                    contrast(theme.text.normal.0, ground) >= 7.0,
+                    "{}",
+                    theme.name
+                );
                 assert!(contrast(theme.text.weak.0, ground) >= 3.0, "{}", theme.name);
-                assert!(contrast(theme.state.accent.0, ground) >= 4.5, "{}", theme.name);
+                assert!(
+                    contrast(theme.state.accent.0, ground) >= 4.5,
+                    "{}",
+                    theme.name
+                );
             }
         }
     }
@@ -329,9 +353,15 @@ mod tests {
     fn sequential_scales_grow_lighter_or_darker_all_the_way() {
         for theme in [Theme::dark(), Theme::light()] {
             for name in theme.scale_names() {
-                let scale = Scale { min: 0.0, max: 1.0, neutral: None };
+                let scale = Scale {
+                    min: 0.0,
+                    max: 1.0,
+                    neutral: None,
+                };
                 let ramp = theme.ramp(scale, Some(name));
-                let lights: Vec<f32> = (0..=20).map(|i| luminance(ramp.at(i as f32 / 20.0))).collect();
+                let lights: Vec<f32> = (0..=20)
+                    .map(|i| luminance(ramp.at(i as f32 / 20.0)))
+                    .collect();
                 let rising = lights.windows(2).all(|pair| pair[1] >= pair[0] - 1e-3);
                 let falling = lights.windows(2).all(|pair| pair[1] <= pair[0] + 1e-3);
                 assert!(rising || falling, "{} of {}", name, theme.name);
@@ -342,7 +372,14 @@ mod tests {
     #[test]
     fn a_neutral_value_keeps_the_middle_colour_whatever_the_ends() {
         let theme = Theme::dark();
-        let ramp = theme.ramp(Scale { min: 0.0, max: 9.0, neutral: Some(1.0) }, None);
+        let ramp = theme.ramp(
+            Scale {
+                min: 0.0,
+                max: 9.0,
+                neutral: Some(1.0),
+            },
+            None,
+        );
         assert_eq!(ramp.color(1.0), ramp.at(0.5));
         assert_eq!(ramp.color(0.0), ramp.at(0.0));
         assert_eq!(ramp.color(9.0), ramp.at(1.0));
@@ -354,7 +391,10 @@ mod tests {
     fn a_wrong_theme_file_is_told_with_its_place() {
         let broken = DARK.replace("#0d1015", "black");
         let error = read(&broken, "mine.toml").unwrap_err().to_string();
-        assert!(error.contains("mine.toml") && error.contains("black"), "{error}");
+        assert!(
+            error.contains("mine.toml") && error.contains("black"),
+            "{error}"
+        );
         let missing = Theme::load("/no/such/theme.toml").unwrap_err().to_string();
         assert!(missing.contains("/no/such/theme.toml"), "{missing}");
     }

@@ -2,13 +2,21 @@
 
 use bellows_query::scalars::CurvePoint;
 use egui::{Color32, Stroke, Ui};
-use egui_plot::{FilledArea, GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, PlotResponse, PlotUi, Span, VLine};
+use egui_plot::{
+    FilledArea, GridInput, GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints,
+    PlotResponse, PlotUi, Span, VLine,
+};
 
 use crate::format;
 use crate::theme::Theme;
 
 /// A plot as all of them look.
-pub fn plot<'a>(ui: &Ui, name: &'a str, theme: &Theme, y: impl Fn(f64) -> String + Copy + 'a) -> Plot<'a> {
+pub fn plot<'a>(
+    ui: &Ui,
+    name: &'a str,
+    theme: &Theme,
+    y: impl Fn(f64) -> String + Copy + 'a,
+) -> Plot<'a> {
     // With Shift held a drag selects a range instead of moving the plot.
     let shift = ui.input(|input| input.modifiers.shift);
     Plot::new(name)
@@ -24,11 +32,50 @@ pub fn plot<'a>(ui: &Ui, name: &'a str, theme: &Theme, y: impl Fn(f64) -> String
         .x_axis_formatter(|mark: GridMark, _: &_| format::number(mark.value))
         .y_axis_formatter(move |mark: GridMark, _: &_| y(mark.value))
         .label_formatter(move |position: &HoverPosition<'_>| match position {
-            HoverPosition::NearDataPoint { plot_name, position, .. } => {
-                Some(format!("{plot_name}\n{}: {}", format::number(position.x), y(position.y)))
-            }
+            HoverPosition::NearDataPoint {
+                plot_name,
+                position,
+                ..
+            } => Some(format!(
+                "{plot_name}\n{}: {}",
+                format::number(position.x),
+                y(position.y)
+            )),
             HoverPosition::Elsewhere { .. } => None,
         })
+}
+
+/// Shows a plot with small labels along its axes.
+pub fn show<'a>(
+    ui: &mut Ui,
+    plot: Plot<'a>,
+    content: impl FnOnce(&mut PlotUi<'a>) + 'a,
+) -> PlotResponse<()> {
+    ui.scope(|ui| {
+        let small = egui::TextStyle::Small.resolve(ui.style());
+        ui.style_mut()
+            .text_styles
+            .insert(egui::TextStyle::Body, small);
+        plot.show(ui, content)
+    })
+    .inner
+}
+
+/// Lines at round numbers of binary units.
+pub fn binary_grid(input: GridInput) -> Vec<GridMark> {
+    let (low, high) = input.bounds;
+    // Four lines or so, at powers of two.
+    let step = 2f64
+        .powf(((high - low).max(1.0) / 5.0).log2().ceil())
+        .max(1.0);
+    let first = (low / step).ceil() as i64;
+    let last = ((high / step).floor() as i64).min(first + 64);
+    (first..=last)
+        .map(|at| GridMark {
+            value: at as f64 * step,
+            step_size: step,
+        })
+        .collect()
 }
 
 /// Marks the cursor and the selected range on an axis of steps.
@@ -39,7 +86,10 @@ pub fn marks(plot: &mut PlotUi<'_>, theme: &Theme, step: f64, range: Option<(f64
             .border(Stroke::new(1.0, theme.plot.range.0.gamma_multiply(0.6)));
         plot.span(span);
     }
-    let line = VLine::new("", step).color(theme.plot.cursor.0).width(1.0).allow_hover(false);
+    let line = VLine::new("", step)
+        .color(theme.plot.cursor.0)
+        .width(1.0)
+        .allow_hover(false);
     plot.vline(line);
 }
 
@@ -48,14 +98,18 @@ pub fn curve(plot: &mut PlotUi<'_>, name: &str, points: &[CurvePoint], color: Co
     let value = |value: f64| if look.log { value.log10() } else { value };
     let band: Vec<&CurvePoint> = points
         .iter()
-        .filter(|point| point.min.is_finite() && point.max.is_finite() && (!look.log || point.min > 0.0))
+        .filter(|point| {
+            point.min.is_finite() && point.max.is_finite() && (!look.log || point.min > 0.0)
+        })
         .collect();
     let spread = band.iter().any(|point| point.max > point.min);
-    if spread && band.len() > 1 {
+    if spread && band.len() > 1 && !look.greatest {
         let xs: Vec<f64> = band.iter().map(|point| point.x).collect();
         let low: Vec<f64> = band.iter().map(|point| value(point.min)).collect();
         let high: Vec<f64> = band.iter().map(|point| value(point.max)).collect();
-        let area = FilledArea::new("", &xs, &low, &high).fill_color(color.gamma_multiply(0.16)).allow_hover(false);
+        let area = FilledArea::new("", &xs, &low, &high)
+            .fill_color(color.gamma_multiply(0.16))
+            .allow_hover(false);
         plot.add(area);
     }
     let line = |of: fn(&CurvePoint) -> f64| -> PlotPoints<'static> {
@@ -67,11 +121,19 @@ pub fn curve(plot: &mut PlotUi<'_>, name: &str, points: &[CurvePoint], color: Co
             .collect()
     };
     if look.smooth {
-        let raw = Line::new("", line(|point| point.mean)).color(color.gamma_multiply(0.35)).width(1.0).allow_hover(false);
+        let raw = Line::new("", line(|point| point.mean))
+            .color(color.gamma_multiply(0.35))
+            .width(1.0)
+            .allow_hover(false);
         plot.line(raw);
     }
-    let of: fn(&CurvePoint) -> f64 = if look.smooth { |point| point.smooth } else { |point| point.mean };
-    let shown = Line::new(name, line(of)).color(color).width(1.6);
+    let of: fn(&CurvePoint) -> f64 = match look {
+        Look { greatest: true, .. } => |point| point.max,
+        Look { smooth: true, .. } => |point| point.smooth,
+        _ => |point| point.mean,
+    };
+    let width = if look.greatest { 1.0 } else { 1.6 };
+    let shown = Line::new(name, line(of)).color(color).width(width);
     plot.line(shown);
 }
 
@@ -82,16 +144,32 @@ pub struct Look {
     pub smooth: bool,
     /// Whether values are drawn as decimal logarithms.
     pub log: bool,
+    /// Whether the greatest values alone are drawn, thinly: for one of very many curves.
+    pub greatest: bool,
 }
 
-/// A horizontal line with a name at its right end.
+/// A horizontal line with a name at its left end.
 pub fn level(plot: &mut PlotUi<'_>, name: &str, y: f64, color: Color32, dashed: bool) {
-    let style = if dashed { LineStyle::dashed_dense() } else { LineStyle::Solid };
-    plot.hline(egui_plot::HLine::new(name, y).color(color).width(1.2).style(style).allow_hover(false));
+    let style = if dashed {
+        LineStyle::dashed_dense()
+    } else {
+        LineStyle::Solid
+    };
+    plot.hline(
+        egui_plot::HLine::new(name, y)
+            .color(color)
+            .width(1.2)
+            .style(style)
+            .allow_hover(false),
+    );
     let bounds = plot.plot_bounds();
-    let at = PlotPoint::new(bounds.max()[0], y);
-    let text = egui::RichText::new(format!("{name}  ")).small();
-    plot.text(egui_plot::Text::new("", at, text).color(color).anchor(egui::Align2::RIGHT_BOTTOM));
+    let at = PlotPoint::new(bounds.min()[0], y);
+    let text = egui::RichText::new(format!("  {name}")).small();
+    plot.text(
+        egui_plot::Text::new("", at, text)
+            .color(color)
+            .anchor(egui::Align2::LEFT_BOTTOM),
+    );
 }
 
 /// What the pointer picks on an axis of steps.
@@ -110,7 +188,13 @@ pub fn pick(ui: &Ui, response: &PlotResponse<()>) -> Option<Picked> {
     if response.response.clicked() {
         return Some(Picked::Place(place(pointer)));
     }
-    let from = ui.input(|input| input.modifiers.shift.then(|| input.pointer.press_origin()).flatten())?;
+    let from = ui.input(|input| {
+        input
+            .modifiers
+            .shift
+            .then(|| input.pointer.press_origin())
+            .flatten()
+    })?;
     let dragged = response.response.dragged() && (from.x - pointer.x).abs() > 3.0;
     dragged.then(|| {
         let (one, other) = (place(from), place(pointer));

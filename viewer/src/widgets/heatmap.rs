@@ -1,6 +1,6 @@
 use egui::{
-    Color32, ColorImage, CornerRadius, FontId, Id, Pos2, Rect, Response, Sense, Stroke, StrokeKind, TextStyle,
-    TextureOptions, Ui, Vec2, pos2,
+    Color32, ColorImage, CornerRadius, FontId, Id, Pos2, Rect, Response, Sense, Stroke, StrokeKind,
+    TextStyle, TextureOptions, Ui, Vec2, pos2,
 };
 
 use super::axis;
@@ -57,12 +57,17 @@ impl HeatMap<'_> {
         let title = small.size + 5.0;
         let room = ui.available_rect_before_wrap();
         let grid = Rect::from_min_max(
-            room.min + Vec2::new(left + title, 2.0),
+            room.min + Vec2::new(left + title, small.size / 2.0),
             room.max - Vec2::new(6.0, small.size + 8.0 + title),
         );
         let response = ui.allocate_rect(room, Sense::click_and_drag());
         if rows == 0 || columns == 0 || grid.width() < 8.0 || grid.height() < 8.0 {
-            return HeatMapResponse { response, hovered: None, clicked: None, dragged: None };
+            return HeatMapResponse {
+                response,
+                hovered: None,
+                clicked: None,
+                dragged: None,
+            };
         }
         let painter = ui.painter_at(room);
         self.cells(ui, grid, theme, &small);
@@ -72,33 +77,67 @@ impl HeatMap<'_> {
 
         let cell = Vec2::new(grid.width() / columns as f32, grid.height() / rows as f32);
         let cell_rect = |row: usize, column: usize| {
-            Rect::from_min_size(grid.min + Vec2::new(column as f32 * cell.x, row as f32 * cell.y), cell)
+            Rect::from_min_size(
+                grid.min + Vec2::new(column as f32 * cell.x, row as f32 * cell.y),
+                cell,
+            )
         };
-        if let Some((row, column)) = self.chosen.filter(|(row, column)| *row < rows && *column < columns) {
+        if let Some((row, column)) = self
+            .chosen
+            .filter(|(row, column)| *row < rows && *column < columns)
+        {
             let frame = cell_rect(row, column).expand(1.0);
-            painter.rect_stroke(frame, 2.0, Stroke::new(3.0, theme.surface.panel.0), StrokeKind::Outside);
-            painter.rect_stroke(frame, 2.0, Stroke::new(2.0, theme.plot.cursor.0), StrokeKind::Middle);
+            painter.rect_stroke(
+                frame,
+                2.0,
+                Stroke::new(3.0, theme.surface.panel.0),
+                StrokeKind::Outside,
+            );
+            painter.rect_stroke(
+                frame,
+                2.0,
+                Stroke::new(2.0, theme.plot.cursor.0),
+                StrokeKind::Middle,
+            );
         }
-        if let Some(marker) = self.marker.filter(|marker| (0.0..=columns as f32).contains(marker)) {
+        if let Some(marker) = self
+            .marker
+            .filter(|marker| (0.0..=columns as f32).contains(marker))
+        {
             let x = grid.left() + marker * cell.x;
-            painter.vline(x, grid.y_range(), Stroke::new(3.0, theme.surface.panel.0.gamma_multiply(0.7)));
+            painter.vline(
+                x,
+                grid.y_range(),
+                Stroke::new(3.0, theme.surface.panel.0.gamma_multiply(0.7)),
+            );
             painter.vline(x, grid.y_range(), Stroke::new(1.0, theme.plot.cursor.0));
         }
         let place = |pos: Pos2| {
             let at = (pos - grid.min) / cell;
-            (grid.contains(pos) && at.x >= 0.0 && at.y >= 0.0)
-                .then(|| ((at.y as usize).min(rows - 1), (at.x as usize).min(columns - 1)))
+            (grid.contains(pos) && at.x >= 0.0 && at.y >= 0.0).then(|| {
+                (
+                    (at.y as usize).min(rows - 1),
+                    (at.x as usize).min(columns - 1),
+                )
+            })
         };
         let hovered = response.hover_pos().and_then(place);
         if let Some((row, column)) = hovered {
-            painter.rect_stroke(cell_rect(row, column), 1.0, Stroke::new(1.0, theme.plot.cursor.0), StrokeKind::Outside);
+            painter.rect_stroke(
+                cell_rect(row, column),
+                1.0,
+                Stroke::new(1.0, theme.plot.cursor.0),
+                StrokeKind::Outside,
+            );
         }
         let pointer = response.interact_pointer_pos();
         HeatMapResponse {
             hovered,
             clicked: pointer.filter(|_| response.clicked()).and_then(place),
             dragged: pointer
-                .filter(|pos| response.is_pointer_button_down_on() && grid.expand(12.0).contains(*pos))
+                .filter(|pos| {
+                    response.is_pointer_button_down_on() && grid.expand(12.0).contains(*pos)
+                })
                 .map(|pos| ((pos.x - grid.left()) / cell.x).clamp(0.0, columns as f32)),
             response,
         }
@@ -106,19 +145,29 @@ impl HeatMap<'_> {
 
     fn cells(&self, ui: &Ui, grid: Rect, theme: &Theme, font: &FontId) {
         let (rows, columns) = self.size;
-        let pixels = self.values.iter().map(|value| self.ramp.color(*value)).collect();
+        let pixels = self
+            .values
+            .iter()
+            .map(|value| self.ramp.color(*value))
+            .collect();
         let id: Id = ui.scope_id().with(self.name);
         let image = ColorImage::new([columns, rows], pixels);
-        let texture = ui.ctx().load_texture_cached(self.name, id, image, TextureOptions::NEAREST);
+        let texture = ui
+            .ctx()
+            .load_texture_cached(self.name, id, image, TextureOptions::NEAREST);
         let painter = ui.painter();
         let whole = Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0));
         painter.image(texture.id(), grid, whole, Color32::WHITE);
 
         let cell = Vec2::new(grid.width() / columns as f32, grid.height() / rows as f32);
         let ground = theme.surface.panel.0;
-        if cell.x >= APART {
+        if cell.x >= 2.0 * APART {
             for column in 1..columns {
-                painter.vline(grid.left() + column as f32 * cell.x, grid.y_range(), Stroke::new(1.0, ground));
+                painter.vline(
+                    grid.left() + column as f32 * cell.x,
+                    grid.y_range(),
+                    Stroke::new(1.0, ground),
+                );
             }
         }
         for row in 1..rows {
@@ -138,21 +187,47 @@ impl HeatMap<'_> {
                     if value.is_nan() {
                         continue;
                     }
-                    let center = grid.min + Vec2::new((column as f32 + 0.5) * cell.x, (row as f32 + 0.5) * cell.y);
+                    let center = grid.min
+                        + Vec2::new((column as f32 + 0.5) * cell.x, (row as f32 + 0.5) * cell.y);
                     let color = theme.on(self.ramp.color(value));
-                    painter.text(center, egui::Align2::CENTER_CENTER, text(row, column), font.clone(), color);
+                    painter.text(
+                        center,
+                        egui::Align2::CENTER_CENTER,
+                        text(row, column),
+                        font.clone(),
+                        color,
+                    );
                 }
             }
         }
-        painter.rect_stroke(grid, CornerRadius::ZERO, Stroke::new(1.0, theme.surface.border.0), StrokeKind::Outside);
+        painter.rect_stroke(
+            grid,
+            CornerRadius::ZERO,
+            Stroke::new(1.0, theme.surface.border.0),
+            StrokeKind::Outside,
+        );
     }
 }
 
-fn titles(painter: &egui::Painter, room: Rect, grid: Rect, titles: (&str, &str), font: &FontId, color: Color32) {
+fn titles(
+    painter: &egui::Painter,
+    room: Rect,
+    grid: Rect,
+    titles: (&str, &str),
+    font: &FontId,
+    color: Color32,
+) {
     let (rows, columns) = titles;
-    painter.text(pos2(grid.center().x, room.bottom()), egui::Align2::CENTER_BOTTOM, columns, font.clone(), color);
+    painter.text(
+        pos2(grid.center().x, room.bottom()),
+        egui::Align2::CENTER_BOTTOM,
+        columns,
+        font.clone(),
+        color,
+    );
     let galley = painter.layout_no_wrap(rows.to_owned(), font.clone(), color);
     let corner = pos2(room.left() + 1.0, grid.center().y + galley.size().x / 2.0);
-    let upright = egui::epaint::TextShape::new(corner, galley, color).with_angle(-std::f32::consts::FRAC_PI_2);
+    let upright = egui::epaint::TextShape::new(corner, galley, color)
+        .with_angle(-std::f32::consts::FRAC_PI_2);
     painter.add(upright);
 }

@@ -11,7 +11,10 @@ pub fn scale_bar(ui: &mut Ui, theme: &Theme, ramp: &Ramp, format: &dyn Fn(f32) -
     };
     let (low, high) = (label(ui, 0.0), label(ui, 1.0));
     let bar = 96.0;
-    let size = Vec2::new(low.size().x + bar + high.size().x + 12.0, ui.spacing().interact_size.y);
+    let size = Vec2::new(
+        low.size().x + bar + high.size().x + 12.0,
+        ui.spacing().interact_size.y,
+    );
     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
     let y = rect.center().y;
     let band = Rect::from_min_max(
@@ -20,11 +23,23 @@ pub fn scale_bar(ui: &mut Ui, theme: &Theme, ramp: &Ramp, format: &dyn Fn(f32) -
     );
     let painter = ui.painter();
     painter.add(gradient(ramp, band));
-    painter.galley(Pos2::new(rect.left(), y - low.size().y / 2.0), low, theme.text.weak.0);
-    painter.galley(Pos2::new(band.right() + 6.0, y - high.size().y / 2.0), high, theme.text.weak.0);
+    painter.galley(
+        Pos2::new(rect.left(), y - low.size().y / 2.0),
+        low,
+        theme.text.weak.0,
+    );
+    painter.galley(
+        Pos2::new(band.right() + 6.0, y - high.size().y / 2.0),
+        high,
+        theme.text.weak.0,
+    );
     if let Some(neutral) = ramp.scale.neutral {
         let x = band.center().x;
-        painter.vline(x, band.expand(2.0).y_range(), egui::Stroke::new(1.0, theme.text.weak.0));
+        painter.vline(
+            x,
+            band.expand(2.0).y_range(),
+            egui::Stroke::new(1.0, theme.text.weak.0),
+        );
         response.on_hover_text(format!("the middle colour is {}", format(neutral)));
     }
 }
@@ -51,12 +66,20 @@ fn gradient(ramp: &Ramp, rect: Rect) -> Shape {
 pub fn keys<'a>(ui: &mut Ui, theme: &Theme, keys: impl Iterator<Item = (Color32, &'a str)>) {
     let font = TextStyle::Small.resolve(ui.style());
     for (color, name) in keys {
-        let galley = ui.painter().layout_no_wrap(name.to_owned(), font.clone(), theme.text.normal.0);
+        let galley =
+            ui.painter()
+                .layout_no_wrap(name.to_owned(), font.clone(), theme.text.normal.0);
         let size = Vec2::new(galley.size().x + 15.0, ui.spacing().interact_size.y);
         let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
-        let dot = Rect::from_center_size(Pos2::new(rect.left() + 5.0, rect.center().y), Vec2::splat(9.0));
+        let dot = Rect::from_center_size(
+            Pos2::new(rect.left() + 5.0, rect.center().y),
+            Vec2::splat(9.0),
+        );
         ui.painter().rect_filled(dot, CornerRadius::same(2), color);
-        let corner = Align2::LEFT_CENTER.anchor_size(Pos2::new(rect.left() + 14.0, rect.center().y), galley.size());
+        let corner = Align2::LEFT_CENTER.anchor_size(
+            Pos2::new(rect.left() + 14.0, rect.center().y),
+            galley.size(),
+        );
         ui.painter().galley(corner.min, galley, theme.text.normal.0);
     }
 }

@@ -14,6 +14,6 @@ pub use heatmap::{HeatMap, HeatMapResponse};
 pub use legend::{keys, scale_bar};
 pub use notice::{notice, waiting};
 pub use sankey::{Flow, FlowLink, FlowNode, FlowResponse};
-pub use table::table;
+pub use table::{table, table_builder};
 pub use text::{Segment, TextResponse, token_text};
 pub use treemap::{Tile, TreeMap};

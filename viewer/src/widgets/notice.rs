@@ -37,7 +37,9 @@ fn middle(ui: &mut Ui, content: impl FnOnce(&mut Ui)) {
     let width = room.width().min(460.0);
     let height = room.height().min(110.0);
     let rect = egui::Rect::from_center_size(room.center(), Vec2::new(width, height));
-    let builder = UiBuilder::new().max_rect(rect).layout(Layout::top_down(Align::Center));
+    let builder = UiBuilder::new()
+        .max_rect(rect)
+        .layout(Layout::top_down(Align::Center));
     ui.scope_builder(builder, content);
     ui.advance_cursor_after_rect(room);
 }
@@ -46,7 +48,12 @@ fn capital(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {
         // A path or a name stays as it is.
-        Some(first) if text.chars().nth(1).is_some_and(|second| second.is_lowercase() || second == ' ') => {
+        Some(first)
+            if text
+                .chars()
+                .nth(1)
+                .is_some_and(|second| second.is_lowercase() || second == ' ') =>
+        {
             first.to_uppercase().chain(characters).collect()
         }
         _ => text.to_owned(),

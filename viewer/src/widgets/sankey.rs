@@ -1,4 +1,7 @@
-use egui::{Align2, Color32, CornerRadius, Mesh, Pos2, Rect, Response, Sense, Shape, Stroke, StrokeKind, TextStyle, Ui, Vec2, pos2};
+use egui::{
+    Align2, Color32, CornerRadius, Mesh, Pos2, Rect, Response, Sense, Shape, Stroke, StrokeKind,
+    TextStyle, Ui, Vec2, pos2,
+};
 
 use crate::theme::Theme;
 
@@ -32,7 +35,7 @@ pub struct Flow<'a> {
     pub links: &'a [FlowLink],
     /// The stages' names.
     pub stages: &'a [String],
-    /// A node to frame, with its streams.
+    /// A node to frame.
     pub chosen: Option<usize>,
 }
 
@@ -101,22 +104,33 @@ impl Flow<'_> {
         let room = ui.available_rect_before_wrap();
         let response = ui.allocate_rect(room, Sense::click());
         let font = TextStyle::Small.resolve(ui.style());
-        let mut shown = FlowResponse { response, node: None, link: None };
+        let mut shown = FlowResponse {
+            response,
+            node: None,
+            link: None,
+        };
         let stages = self.stages.len();
         if stages < 2 || room.width() < 80.0 || room.height() < 60.0 {
             return shown;
         }
-        let area = Rect::from_min_max(room.min + Vec2::new(4.0, font.size + 8.0), room.max - Vec2::new(46.0, 4.0));
+        let area = Rect::from_min_max(
+            room.min + Vec2::new(4.0, font.size + 8.0),
+            room.max - Vec2::new(46.0, 4.0),
+        );
         let bars = self.bars(area);
         let ribbons = self.ribbons(&bars);
         let painter = ui.painter_at(room);
         let pointer = shown.response.hover_pos();
-        shown.node = pointer.and_then(|pos| bars.iter().position(|bar| bar.expand2(Vec2::new(4.0, 0.5)).contains(pos)));
+        shown.node = pointer.and_then(|pos| {
+            bars.iter()
+                .position(|bar| bar.expand2(Vec2::new(4.0, 0.5)).contains(pos))
+        });
         if shown.node.is_none() {
             // The last one drawn is on top.
-            shown.link = pointer.and_then(|pos| ribbons.iter().rposition(|ribbon| ribbon.contains(pos)));
+            shown.link =
+                pointer.and_then(|pos| ribbons.iter().rposition(|ribbon| ribbon.contains(pos)));
         }
-        let focus = shown.node.or(self.chosen);
+        let focus = shown.node;
         for (at, (link, ribbon)) in self.links.iter().zip(&ribbons).enumerate() {
             if ribbon.from.height() < 0.15 {
                 continue;
@@ -136,12 +150,18 @@ impl Flow<'_> {
         for (at, (node, bar)) in self.nodes.iter().zip(&bars).enumerate() {
             painter.rect_filled(*bar, CornerRadius::same(2), node.color);
             if self.chosen == Some(at) || shown.node == Some(at) {
-                painter.rect_stroke(*bar, 2.0, Stroke::new(1.5, theme.plot.cursor.0), StrokeKind::Outside);
+                painter.rect_stroke(
+                    *bar,
+                    2.0,
+                    Stroke::new(1.5, theme.plot.cursor.0),
+                    StrokeKind::Outside,
+                );
             }
             if bar.height() >= font.size - 2.0 {
                 let place = pos2(bar.right() + 4.0, bar.center().y);
                 // A ground of its own keeps a name readable over streams.
-                let galley = painter.layout_no_wrap(node.name.clone(), font.clone(), theme.text.normal.0);
+                let galley =
+                    painter.layout_no_wrap(node.name.clone(), font.clone(), theme.text.normal.0);
                 let rect = Align2::LEFT_CENTER.anchor_size(place, galley.size());
                 let ground = theme.surface.panel.0.gamma_multiply(0.7);
                 painter.rect_filled(rect.expand2(Vec2::new(2.0, 0.0)), 2.0, ground);
@@ -150,9 +170,19 @@ impl Flow<'_> {
         }
         for (stage, name) in self.stages.iter().enumerate() {
             let x = stage_x(area, stage, stages) + BAR / 2.0;
-            let align = if stage == 0 { Align2::LEFT_TOP } else if stage + 1 == stages { Align2::CENTER_TOP } else { Align2::CENTER_TOP };
+            let align = if stage == 0 {
+                Align2::LEFT_TOP
+            } else {
+                Align2::CENTER_TOP
+            };
             let x = if stage == 0 { area.left() } else { x };
-            painter.text(pos2(x, room.top()), align, name, font.clone(), theme.text.weak.0);
+            painter.text(
+                pos2(x, room.top()),
+                align,
+                name,
+                font.clone(),
+                theme.text.weak.0,
+            );
         }
         shown
     }
@@ -172,7 +202,10 @@ impl Flow<'_> {
                 let height = area.height() - gap * count.saturating_sub(1) as f32;
                 let x = stage_x(area, node.stage, stages);
                 let top = below[node.stage];
-                let rect = Rect::from_min_size(pos2(x, top), Vec2::new(BAR, (height * node.share).max(0.5)));
+                let rect = Rect::from_min_size(
+                    pos2(x, top),
+                    Vec2::new(BAR, (height * node.share).max(0.5)),
+                );
                 below[node.stage] = rect.bottom() + gap;
                 rect
             })
@@ -196,7 +229,8 @@ impl Flow<'_> {
                 let (before, after) = link.nodes;
                 let part = |bar: usize, sum: f32, below: &mut f32| {
                     let height = bars[bar].height() * link.share / sum.max(f32::MIN_POSITIVE);
-                    let rect = Rect::from_min_size(pos2(bars[bar].left(), *below), Vec2::new(BAR, height));
+                    let rect =
+                        Rect::from_min_size(pos2(bars[bar].left(), *below), Vec2::new(BAR, height));
                     *below += height;
                     rect
                 };
@@ -219,18 +253,35 @@ mod tests {
 
     #[test]
     fn streams_fill_the_bars_they_leave_and_enter() {
-        let node = |stage, share| FlowNode { stage, name: String::new(), share, color: Color32::BLACK };
+        let node = |stage, share| FlowNode {
+            stage,
+            name: String::new(),
+            share,
+            color: Color32::BLACK,
+        };
         let nodes = [node(0, 0.75), node(0, 0.25), node(1, 0.5), node(1, 0.5)];
-        let link = |from, to, share| FlowLink { nodes: (from, to), share, strength: 1.0 };
+        let link = |from, to, share| FlowLink {
+            nodes: (from, to),
+            share,
+            strength: 1.0,
+        };
         let links = [link(0, 2, 0.5), link(0, 3, 0.25), link(1, 3, 0.25)];
         let stages = ["a".to_owned(), "b".to_owned()];
-        let flow = Flow { nodes: &nodes, links: &links, stages: &stages, chosen: None };
+        let flow = Flow {
+            nodes: &nodes,
+            links: &links,
+            stages: &stages,
+            chosen: None,
+        };
         let bars = flow.bars(Rect::from_min_size(pos2(0.0, 0.0), Vec2::new(200.0, 100.0)));
         let ribbons = flow.ribbons(&bars);
         let total: f32 = ribbons.iter().map(|ribbon| ribbon.from.height()).sum();
         let heights: f32 = bars[..2].iter().map(Rect::height).sum();
         assert!((total - heights).abs() < 1e-3);
-        assert!((ribbons[1].to.bottom() - ribbons[2].to.top()).abs() < 1e-3, "they lie on one another");
+        assert!(
+            (ribbons[1].to.bottom() - ribbons[2].to.top()).abs() < 1e-3,
+            "they lie on one another"
+        );
         assert!(ribbons[0].contains(ribbons[0].at(0.5).0 + Vec2::new(0.0, 1.0)));
         assert!(!ribbons[0].contains(pos2(-5.0, 0.0)));
     }

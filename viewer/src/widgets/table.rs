@@ -5,6 +5,14 @@ use egui_extras::{Column, TableBuilder};
 use crate::format;
 use crate::theme::Theme;
 
+/// A table as all of them look: striped rows that fill the room, cells centred from top to bottom.
+pub fn table_builder(ui: &mut Ui) -> TableBuilder<'_> {
+    TableBuilder::new(ui)
+        .striped(true)
+        .auto_shrink(false)
+        .cell_layout(Layout::left_to_right(Align::Center))
+}
+
 /// Every number of an answer, in rows; only those in sight are laid out.
 pub fn table(ui: &mut Ui, theme: &Theme, table: &Table) {
     let height = ui.text_style_height(&egui::TextStyle::Body) + 5.0;
@@ -25,12 +33,14 @@ pub fn table(ui: &mut Ui, theme: &Theme, table: &Table) {
         }
     };
     egui::ScrollArea::horizontal().show(ui, |ui| {
-        let mut builder = TableBuilder::new(ui)
-            .striped(true)
-            .auto_shrink(false)
-            .cell_layout(Layout::left_to_right(Align::Center));
+        let mut builder = table_builder(ui);
         for _ in &table.columns {
-            builder = builder.column(Column::initial(96.0).at_least(48.0).resizable(true).clip(true));
+            builder = builder.column(
+                Column::initial(96.0)
+                    .at_least(48.0)
+                    .resizable(true)
+                    .clip(true),
+            );
         }
         builder
             .header(height + 4.0, |mut header| {

@@ -1,4 +1,7 @@
-use egui::{Color32, CornerRadius, FontId, Rect, Response, Sense, Stroke, StrokeKind, TextStyle, Ui, Vec2, pos2};
+use egui::{
+    Color32, CornerRadius, FontId, Rect, Response, Sense, Stroke, StrokeKind, TextStyle, Ui, Vec2,
+    pos2,
+};
 
 use crate::format;
 use crate::theme::Theme;
@@ -43,7 +46,12 @@ pub fn token_text(ui: &mut Ui, theme: &Theme, segments: &[Segment<'_>]) -> TextR
         draw(ui, theme, segment, rect, &font);
         if pointer.is_some_and(|pos| rect.contains(pos)) {
             hovered = Some(at);
-            ui.painter().rect_stroke(rect, 2.0, Stroke::new(1.0, theme.plot.cursor.0), StrokeKind::Inside);
+            ui.painter().rect_stroke(
+                rect,
+                2.0,
+                Stroke::new(1.0, theme.plot.cursor.0),
+                StrokeKind::Inside,
+            );
         }
     }
     TextResponse { response, hovered }
@@ -54,10 +62,21 @@ fn draw(ui: &Ui, theme: &Theme, segment: &Segment<'_>, rect: Rect, font: &FontId
     let painter = ui.painter();
     painter.rect_filled(inner, CornerRadius::same(2), segment.ground);
     if segment.framed {
-        painter.rect_stroke(inner, 2.0, Stroke::new(2.0, theme.plot.cursor.0), StrokeKind::Outside);
+        painter.rect_stroke(
+            inner,
+            2.0,
+            Stroke::new(2.0, theme.plot.cursor.0),
+            StrokeKind::Outside,
+        );
     }
     let shown = format::token(segment.text);
-    painter.text(pos2(rect.left() + 1.5, rect.center().y), egui::Align2::LEFT_CENTER, shown, font.clone(), segment.ink);
+    painter.text(
+        pos2(rect.left() + 1.5, rect.center().y),
+        egui::Align2::LEFT_CENTER,
+        shown,
+        font.clone(),
+        segment.ink,
+    );
 }
 
 /// Where each token stands: after the one before, in the next line where there is no room or where the one before ends a line.
@@ -73,7 +92,9 @@ fn lay_out(segments: &[Segment<'_>], width: f32, line: f32, advance: f32) -> Vec
         }
         places.push(Rect::from_min_size(pos2(x, y), Vec2::new(wide, line)));
         x += wide;
-        if segment.text.ends_with('\n') || segment.text.contains('\n') && segment.text.trim().is_empty() {
+        if segment.text.ends_with('\n')
+            || segment.text.contains('\n') && segment.text.trim().is_empty()
+        {
             x = 0.0;
             y += line;
         }
@@ -87,8 +108,23 @@ mod tests {
 
     #[test]
     fn lines_break_at_line_ends_and_at_the_edge() {
-        let segment = |text| Segment { text, ground: Color32::BLACK, ink: Color32::BLACK, framed: false };
-        let places = lay_out(&[segment("ab"), segment(";\n"), segment("x"), segment("much too long")], 100.0, 10.0, 10.0);
+        let segment = |text| Segment {
+            text,
+            ground: Color32::BLACK,
+            ink: Color32::BLACK,
+            framed: false,
+        };
+        let places = lay_out(
+            &[
+                segment("ab"),
+                segment(";\n"),
+                segment("x"),
+                segment("much too long"),
+            ],
+            100.0,
+            10.0,
+            10.0,
+        );
         assert_eq!(places[1].top(), 0.0);
         assert_eq!(places[2].min, pos2(0.0, 10.0));
         assert_eq!(places[3].min, pos2(0.0, 20.0));

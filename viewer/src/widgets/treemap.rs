@@ -1,4 +1,7 @@
-use egui::{Align2, Color32, CornerRadius, Rect, Response, Sense, Stroke, StrokeKind, TextStyle, Ui, Vec2, pos2};
+use egui::{
+    Align2, Color32, CornerRadius, Rect, Response, Sense, Stroke, StrokeKind, TextStyle, Ui, Vec2,
+    pos2,
+};
 
 use crate::theme::Theme;
 
@@ -12,6 +15,8 @@ pub struct Tile {
     pub weight: f64,
     /// Its colour.
     pub color: Color32,
+    /// What it is made of, from large to small; empty where it is one thing.
+    pub parts: Vec<Tile>,
 }
 
 /// Rectangles whose areas are their weights (squarified, after Bruls, Huizing and van Wijk).
@@ -21,43 +26,100 @@ pub struct TreeMap<'a> {
 }
 
 impl TreeMap<'_> {
-    /// Draws it into the rest of `ui`; the tile under the pointer and the response.
-    pub fn show(&self, ui: &mut Ui, theme: &Theme) -> (Response, Option<usize>) {
+    /// Draws it into the rest of `ui`; the response, and the tile under the pointer with its part.
+    pub fn show(&self, ui: &mut Ui, theme: &Theme) -> (Response, Option<(usize, Option<usize>)>) {
         let room = ui.available_rect_before_wrap();
         let response = ui.allocate_rect(room, Sense::click());
         let weights: Vec<f64> = self.tiles.iter().map(|tile| tile.weight).collect();
-        let rects = squarify(&weights, room);
-        let painter = ui.painter_at(room);
-        let (small, body) = (TextStyle::Small.resolve(ui.style()), TextStyle::Body.resolve(ui.style()));
         let pointer = response.hover_pos();
+        let small = TextStyle::Small.resolve(ui.style());
         let mut under = None;
-        for (at, (tile, rect)) in self.tiles.iter().zip(&rects).enumerate() {
-            let rect = rect.shrink(1.0);
-            if rect.width() < 0.5 || rect.height() < 0.5 {
-                continue;
-            }
-            let hovered = pointer.is_some_and(|pos| rect.contains(pos));
-            if hovered {
-                under = Some(at);
-            }
-            painter.rect_filled(rect, CornerRadius::same(3), tile.color);
-            if hovered {
-                painter.rect_stroke(rect, 3.0, Stroke::new(1.5, theme.plot.cursor.0), StrokeKind::Inside);
-            }
-            if rect.height() < small.size + 6.0 || rect.width() < 40.0 {
-                continue;
-            }
-            let ink = theme.on(tile.color);
-            let inside = painter.with_clip_rect(rect.shrink2(Vec2::new(5.0, 2.0)));
-            let corner = rect.min + Vec2::new(7.0, 5.0);
-            inside.text(corner, Align2::LEFT_TOP, &tile.name, body.clone(), ink);
-            if rect.height() > body.size + small.size + 14.0 {
-                let below = pos2(corner.x, corner.y + body.size + 5.0);
-                inside.text(below, Align2::LEFT_TOP, &tile.detail, small.clone(), ink.gamma_multiply(0.85));
+        for (at, (tile, rect)) in self.tiles.iter().zip(squarify(&weights, room)).enumerate() {
+            let head = small.size + 8.0;
+            if tile.parts.len() > 1 && rect.height() > 3.0 * head && rect.width() > 60.0 {
+                let rect = rect.shrink(1.0);
+                let ground = theme.tint(tile.color, 0.28);
+                ui.painter()
+                    .rect_filled(rect, CornerRadius::same(4), ground);
+                let title = format!("{}  {}", tile.name, tile.detail);
+                let place = rect.min + Vec2::new(6.0, 4.0);
+                ui.painter_at(rect.shrink(3.0)).text(
+                    place,
+                    Align2::LEFT_TOP,
+                    title,
+                    small.clone(),
+                    theme.on(ground),
+                );
+                if pointer.is_some_and(|pos| rect.contains(pos)) {
+                    under = Some((at, None));
+                }
+                let inner = Rect::from_min_max(
+                    rect.min + Vec2::new(2.0, head),
+                    rect.max - Vec2::splat(2.0),
+                );
+                let part = flat(ui, theme, &tile.parts, inner, pointer);
+                under = part.map(|part| (at, Some(part))).or(under);
+            } else if flat(ui, theme, std::slice::from_ref(tile), rect, pointer).is_some() {
+                under = Some((at, None));
             }
         }
         (response, under)
     }
+}
+
+/// Draws tiles without their parts; the one under the pointer.
+fn flat(
+    ui: &Ui,
+    theme: &Theme,
+    tiles: &[Tile],
+    room: Rect,
+    pointer: Option<egui::Pos2>,
+) -> Option<usize> {
+    let weights: Vec<f64> = tiles.iter().map(|tile| tile.weight).collect();
+    let rects = squarify(&weights, room);
+    let painter = ui.painter_at(room);
+    let (small, body) = (
+        TextStyle::Small.resolve(ui.style()),
+        TextStyle::Body.resolve(ui.style()),
+    );
+    let mut under = None;
+    for (at, (tile, rect)) in tiles.iter().zip(&rects).enumerate() {
+        let rect = rect.shrink(1.0);
+        if rect.width() < 0.5 || rect.height() < 0.5 {
+            continue;
+        }
+        let hovered = pointer.is_some_and(|pos| rect.contains(pos));
+        if hovered {
+            under = Some(at);
+        }
+        painter.rect_filled(rect, CornerRadius::same(3), tile.color);
+        if hovered {
+            painter.rect_stroke(
+                rect,
+                3.0,
+                Stroke::new(1.5, theme.plot.cursor.0),
+                StrokeKind::Inside,
+            );
+        }
+        if rect.height() < small.size + 6.0 || rect.width() < 40.0 {
+            continue;
+        }
+        let ink = theme.on(tile.color);
+        let inside = painter.with_clip_rect(rect.shrink2(Vec2::new(5.0, 2.0)));
+        let corner = rect.min + Vec2::new(7.0, 5.0);
+        inside.text(corner, Align2::LEFT_TOP, &tile.name, body.clone(), ink);
+        if rect.height() > body.size + small.size + 14.0 {
+            let below = pos2(corner.x, corner.y + body.size + 5.0);
+            inside.text(
+                below,
+                Align2::LEFT_TOP,
+                &tile.detail,
+                small.clone(),
+                ink.gamma_multiply(0.85),
+            );
+        }
+    }
+    under
 }
 
 /// A rectangle for each weight, weights from large to small; together they fill `room`.
@@ -88,7 +150,9 @@ fn worst(areas: &[f64], side: f64) -> f64 {
     let sum: f64 = areas.iter().sum();
     let (least, most) = areas
         .iter()
-        .fold((f64::INFINITY, 0.0f64), |(least, most), area| (least.min(*area), most.max(*area)));
+        .fold((f64::INFINITY, 0.0f64), |(least, most), area| {
+            (least.min(*area), most.max(*area))
+        });
     if least <= 0.0 || sum <= 0.0 {
         return f64::INFINITY;
     }
@@ -104,13 +168,29 @@ fn row(areas: &[f64], room: Rect, rects: &mut Vec<Rect>) -> Rect {
     let depth = (sum / f64::from(side.max(f32::MIN_POSITIVE))) as f32;
     let mut along = 0.0;
     for area in areas {
-        let length = if sum > 0.0 { side * (*area / sum) as f32 } else { 0.0 };
-        let corner = if wide { Vec2::new(0.0, along) } else { Vec2::new(along, 0.0) };
-        let size = if wide { Vec2::new(depth, length) } else { Vec2::new(length, depth) };
+        let length = if sum > 0.0 {
+            side * (*area / sum) as f32
+        } else {
+            0.0
+        };
+        let corner = if wide {
+            Vec2::new(0.0, along)
+        } else {
+            Vec2::new(along, 0.0)
+        };
+        let size = if wide {
+            Vec2::new(depth, length)
+        } else {
+            Vec2::new(length, depth)
+        };
         rects.push(Rect::from_min_size(room.min + corner, size));
         along += length;
     }
-    let used = if wide { Vec2::new(depth, 0.0) } else { Vec2::new(0.0, depth) };
+    let used = if wide {
+        Vec2::new(depth, 0.0)
+    } else {
+        Vec2::new(0.0, depth)
+    };
     Rect::from_min_max((room.min + used).min(room.max), room.max)
 }
 
@@ -127,7 +207,10 @@ mod tests {
         assert_eq!(rects.len(), weights.len());
         for (rect, weight) in rects.iter().zip(weights) {
             let area = f64::from(rect.area());
-            assert!((area - 60_000.0 * weight / total).abs() < 60.0, "{rect:?} {weight}");
+            assert!(
+                (area - 60_000.0 * weight / total).abs() < 60.0,
+                "{rect:?} {weight}"
+            );
             assert!(room.expand(0.5).contains_rect(*rect), "{rect:?}");
         }
         let square = rects[0].width() / rects[0].height();
@@ -138,7 +221,11 @@ mod tests {
     fn nothing_and_zeros_are_no_trouble() {
         let room = Rect::from_min_size(pos2(0.0, 0.0), Vec2::new(10.0, 10.0));
         assert!(squarify(&[], room).is_empty());
-        assert!(squarify(&[0.0, 0.0], room).iter().all(|rect| rect.area() == 0.0));
+        assert!(
+            squarify(&[0.0, 0.0], room)
+                .iter()
+                .all(|rect| rect.area() == 0.0)
+        );
         assert_eq!(squarify(&[1.0, 0.0], room).len(), 2);
     }
 }

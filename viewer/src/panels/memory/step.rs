@@ -13,7 +13,10 @@ use crate::widgets::{chart, keys};
 pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
     let text = match cx.view.moment {
         Moment::Chosen(moment) => format!("moment {moment} of the record at step {}", cx.view.step),
-        _ => format!("the record at step {}; click a moment to see its owners", cx.view.step),
+        _ => format!(
+            "the record at step {}; click a moment to see its owners",
+            cx.view.step
+        ),
     };
     controls::caption(ui, cx.theme, &text);
 }
@@ -21,26 +24,46 @@ pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
 /// The stack within the step, phases above it.
 pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(run) = cx.need_run(ui) else { return };
-    let query = MemoryStep { run, step: cx.view.step };
-    let Some(ledger) = cx.ask(ui, &query) else { return };
+    let query = MemoryStep {
+        run,
+        step: cx.view.step,
+    };
+    let Some(ledger) = cx.ask(ui, &query) else {
+        return;
+    };
     let theme = cx.theme;
     ui.horizontal_wrapped(|ui| {
-        keys(ui, theme, ledger.kinds.iter().map(|kind| (theme.kind(kind), kind.as_str())));
+        keys(
+            ui,
+            theme,
+            ledger
+                .kinds
+                .iter()
+                .map(|kind| (theme.kind(kind), kind.as_str())),
+        );
     });
-    let spans: Vec<(f64, f64)> = (0..ledger.moments.len()).map(|at| (at as f64, at as f64 + 1.0)).collect();
-    let top = ledger.moments.iter().map(|moment| moment.total.max(moment.reserved.unwrap_or(0))).max().unwrap_or(1) as f64;
+    let spans: Vec<(f64, f64)> = (0..ledger.moments.len())
+        .map(|at| (at as f64, at as f64 + 1.0))
+        .collect();
+    let top = ledger
+        .moments
+        .iter()
+        .map(|moment| moment.total.max(moment.reserved.unwrap_or(0)))
+        .max()
+        .unwrap_or(1) as f64;
     let room = ui.available_rect_before_wrap();
     let band = 16.0;
     let below = Rect::from_min_max(pos2(room.left(), room.top() + band + 2.0), room.max);
     let response = ui
         .scope_builder(egui::UiBuilder::new().max_rect(below), |ui| {
-            chart::plot(ui, "step", theme, format::bytes)
+            let plot = chart::plot(ui, "step", theme, format::bytes)
+                .y_grid_spacer(chart::binary_grid)
                 .include_y(0.0)
-                .x_axis_formatter(|mark, _| if mark.value.fract() == 0.0 { format!("{}", mark.value) } else { String::new() })
-                .show(ui, |plot| {
+                .x_axis_formatter(|mark, _| if mark.value.fract() == 0.0 { format!("{}", mark.value) } else { String::new() });
+            chart::show(ui, plot, |plot| {
                     Stack { kinds: &ledger.kinds, bytes: &ledger.bytes }.draw(plot, theme, &spans, 0.85);
                     let line = |name: &'static str, of: fn(&bellows_query::memory::LedgerMoment) -> Option<u64>| {
-                        Line::new(name, PlotPoints::Owned(stairs(&spans, |at| of(&ledger.moments[at])))).width(1.4)
+                        Line::new(name, PlotPoints::Owned(stairs(&spans, |at| of(&ledger.moments[at])))).width(1.4).allow_band(false)
                     };
                     plot.line(line("reserved", |moment| moment.reserved).color(theme.text.weak.0));
                     plot.line(line("in use", |moment| moment.in_use).color(theme.text.strong.0));
@@ -49,9 +72,23 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         })
         .inner;
     ui.advance_cursor_after_rect(room);
-    bands(ui, cx, &ledger, &response, Rect::from_min_max(room.min, pos2(room.right(), room.top() + band)));
-    let under = response.response.hover_pos().map(|pos| response.transform.value_from_position(pos).x);
-    let Some(at) = under.filter(|x| *x >= 0.0 && *x < ledger.moments.len() as f64).map(|x| x as usize) else { return };
+    bands(
+        ui,
+        cx,
+        &ledger,
+        &response,
+        Rect::from_min_max(room.min, pos2(room.right(), room.top() + band)),
+    );
+    let under = response
+        .response
+        .hover_pos()
+        .map(|pos| response.transform.value_from_position(pos).x);
+    let Some(at) = under
+        .filter(|x| *x >= 0.0 && *x < ledger.moments.len() as f64)
+        .map(|x| x as usize)
+    else {
+        return;
+    };
     let moment = &ledger.moments[at];
     if response.response.clicked() {
         cx.view.moment = Moment::Chosen(moment.moment);
@@ -61,27 +98,68 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
     response.response.on_hover_ui_at_pointer(|ui| {
         ui.strong(format!("moment {}: {}", moment.moment, moment.phase));
         let mut rows = vec![("all owners", format::bytes(moment.total as f64))];
-        for (kind, bytes) in ledger.kinds.iter().zip(&ledger.bytes[at * count..(at + 1) * count]).rev() {
+        for (kind, bytes) in ledger
+            .kinds
+            .iter()
+            .zip(&ledger.bytes[at * count..(at + 1) * count])
+            .rev()
+        {
             rows.push((kind.as_str(), format::bytes(*bytes as f64)));
         }
-        rows.push(("reserved", moment.reserved.map(|bytes| format::bytes(bytes as f64)).unwrap_or_default()));
-        rows.push(("in use", moment.in_use.map(|bytes| format::bytes(bytes as f64)).unwrap_or_default()));
-        rows.push(("fragmentation", moment.fragmentation().map(format::percent).unwrap_or_default()));
+        rows.push((
+            "reserved",
+            moment
+                .reserved
+                .map(|bytes| format::bytes(bytes as f64))
+                .unwrap_or_default(),
+        ));
+        rows.push((
+            "in use",
+            moment
+                .in_use
+                .map(|bytes| format::bytes(bytes as f64))
+                .unwrap_or_default(),
+        ));
+        rows.push((
+            "fragmentation",
+            moment
+                .fragmentation()
+                .map(format::percent)
+                .unwrap_or_default(),
+        ));
         facts(ui, "moment", &rows);
     });
 }
 
 /// What training was doing, over the moments.
-fn bands(ui: &Ui, cx: &Cx<'_>, ledger: &StepLedger, response: &egui_plot::PlotResponse<()>, strip: Rect) {
+fn bands(
+    ui: &Ui,
+    cx: &Cx<'_>,
+    ledger: &StepLedger,
+    response: &egui_plot::PlotResponse<()>,
+    strip: Rect,
+) {
     let theme = cx.theme;
     let frame = *response.transform.frame();
-    let painter = ui.painter_at(Rect::from_x_y_ranges(frame.x_range(), egui::Rangef::new(strip.top(), frame.bottom())));
+    let painter = ui.painter_at(Rect::from_x_y_ranges(
+        frame.x_range(),
+        egui::Rangef::new(strip.top(), frame.bottom()),
+    ));
     let font = egui::TextStyle::Small.resolve(ui.style());
-    let x = |moment: f64| response.transform.position_from_point(&egui_plot::PlotPoint::new(moment, 0.0)).x;
+    let x = |moment: f64| {
+        response
+            .transform
+            .position_from_point(&egui_plot::PlotPoint::new(moment, 0.0))
+            .x
+    };
     for band in &ledger.bands {
         let phase = band.phase.split_whitespace().next().unwrap_or(&band.phase);
         let color = theme.phase(phase);
-        let rect = Rect::from_x_y_ranges(x(band.first as f64)..=x(band.last as f64 + 1.0), strip.y_range()).shrink2(egui::vec2(0.5, 0.0));
+        let rect = Rect::from_x_y_ranges(
+            x(band.first as f64)..=x(band.last as f64 + 1.0),
+            strip.y_range(),
+        )
+        .shrink2(egui::vec2(0.5, 0.0));
         painter.rect_filled(rect, 2.0, theme.tint(color, 0.45));
         let name = match band.layer {
             Some(layer) if rect.width() < 90.0 => layer.to_string(),
@@ -89,16 +167,32 @@ fn bands(ui: &Ui, cx: &Cx<'_>, ledger: &StepLedger, response: &egui_plot::PlotRe
         };
         let galley = painter.layout_no_wrap(name, font.clone(), theme.text.strong.0);
         if galley.size().x + 6.0 < rect.width() {
-            painter.galley(Align2::CENTER_CENTER.anchor_size(rect.center(), galley.size()).min, galley, theme.text.strong.0);
+            painter.galley(
+                Align2::CENTER_CENTER
+                    .anchor_size(rect.center(), galley.size())
+                    .min,
+                galley,
+                theme.text.strong.0,
+            );
         }
-        painter.vline(rect.right(), frame.y_range(), Stroke::new(1.0, theme.plot.grid.0));
+        painter.vline(
+            rect.right(),
+            frame.y_range(),
+            Stroke::new(1.0, theme.plot.grid.0),
+        );
     }
     if ledger.bands.is_empty() {
         hatch(&painter, strip, theme.plot.grid.0);
     }
-    painter.add(pointer(pos2(x(ledger.peak as f64 + 0.5), frame.top() + 8.0), theme.plot.cursor.0));
+    painter.add(pointer(
+        pos2(x(ledger.peak as f64 + 0.5), frame.top() + 8.0),
+        theme.plot.cursor.0,
+    ));
     if let Moment::Chosen(moment) = cx.view.moment
-        && let Some(at) = ledger.moments.iter().position(|other| other.moment == moment)
+        && let Some(at) = ledger
+            .moments
+            .iter()
+            .position(|other| other.moment == moment)
     {
         painter.rect_stroke(
             Rect::from_x_y_ranges(x(at as f64)..=x(at as f64 + 1.0), frame.y_range()),

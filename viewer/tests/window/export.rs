@@ -1,0 +1,104 @@
+//! Panels as files, by the program itself, where there is no display.
+
+use std::process::{Command, Output};
+
+use bellows_viewer::panels::Panel;
+
+use crate::pictures::adapter;
+use crate::support;
+
+fn viewer(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bellows-viewer"))
+        .arg(support::real())
+        .args(arguments)
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn every_panel_is_written_as_a_drawing_and_as_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    for panel in Panel::ALL {
+        for ending in ["svg", "csv"] {
+            let file = folder.path().join(format!("{}.{ending}", panel.id()));
+            let output = viewer(&[
+                "--panel",
+                panel.id(),
+                "--compare-step",
+                "1",
+                "--size",
+                "900x600",
+                "--screenshot",
+                file.to_str().unwrap(),
+            ]);
+            let none = ending == "csv" && matches!(panel, Panel::Runs | Panel::Events);
+            // Runs from before memory was planned have no plan.
+            let unplanned = ending == "csv" && panel == Panel::MemoryPlan;
+            if none || unplanned {
+                assert_eq!(output.status.code(), Some(2), "{panel:?} {}", said(&output));
+                continue;
+            }
+            assert!(output.status.success(), "{panel:?} {}", said(&output));
+            let text = std::fs::read_to_string(&file).unwrap();
+            if ending == "svg" {
+                assert!(
+                    text.starts_with("<svg") && text.ends_with("</svg>\n"),
+                    "{panel:?}"
+                );
+                assert!(text.contains(panel.title()), "{panel:?}");
+            } else {
+                let mut lines = text.lines();
+                assert!(
+                    lines.next().unwrap().contains(',') && lines.next().is_some(),
+                    "{panel:?}: {text}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_is_written_without_a_display_in_the_size_that_was_asked_for() {
+    if let Err(reason) = adapter() {
+        println!(
+            "SKIPPED a_picture_is_written_without_a_display_in_the_size_that_was_asked_for: {reason}"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("load.png");
+    let output = viewer(&[
+        "--panel",
+        "routing-load",
+        "--step",
+        "20",
+        "--size",
+        "800x450",
+        "--screenshot",
+        file.to_str().unwrap(),
+    ]);
+    assert!(output.status.success(), "{}", said(&output));
+    let picture = image::open(&file).unwrap().to_rgb8();
+    assert_eq!(picture.dimensions(), (800, 450));
+    let first = picture.get_pixel(0, 0);
+    assert!(
+        picture.pixels().any(|pixel| pixel != first),
+        "the picture is empty"
+    );
+}
+
+#[test]
+fn wrong_names_and_endings_are_refused_in_words() {
+    let wrong = viewer(&["--panel", "routing-lode", "--screenshot", "x.png"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(said(&wrong).contains("routing-load"), "{}", said(&wrong));
+    let ending = viewer(&["--panel", "routing-load", "--screenshot", "x.bmp"]);
+    assert_eq!(ending.status.code(), Some(2));
+    assert!(said(&ending).contains(".png"), "{}", said(&ending));
+}
