@@ -6,7 +6,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::cooperative::{self, Piece};
-use super::epilogue::write_sum;
+use super::epilogue::{read, write_sum};
 use super::launch::{arg_pieces, lanes};
 use super::strips::{part_column, spill, spot};
 use super::tile::{Scope, Tile};
@@ -177,15 +177,35 @@ fn gradient_tile<E: Float, S: MatrixScope>(
     );
     let from = column + part_column(tile) * comptime!(tile.part_columns());
     let pieces = comptime!(tile.part_columns() / 4);
+    let turns = comptime!(tile.turns(pieces));
     #[unroll]
     for strip in 0..comptime!(tile.strips()) {
+        // What is to be added to is read before the strip's first write: one by one, each read would
+        // wait for the write before it, since both are of one buffer.
+        let mut there = Array::<Vector<f32, Four>>::new(turns);
+        if comptime!(accumulate) {
+            #[unroll]
+            for turn in 0..turns {
+                let spot = spot(strip, turn, pieces, tile);
+                let row = first + spot.row;
+                let mut value = Vector::<f32, Four>::new(0.0f32);
+                if row < height {
+                    let start = group * height * width + row * width;
+                    value = read::<f32, Four>(&*out, start, from + spot.piece * 4, width);
+                }
+                there[turn] = value;
+            }
+        }
         spill(&mut memory, &sums, strip, tile);
         #[unroll]
-        for turn in 0..comptime!(tile.turns(pieces)) {
+        for turn in 0..turns {
             let spot = spot(strip, turn, pieces, tile);
             let row = first + spot.row;
             if row < height {
-                let values = Vector::<f32, Four>::reinterpret(memory[spot.from]);
+                let mut values = Vector::<f32, Four>::reinterpret(memory[spot.from]);
+                if comptime!(accumulate) {
+                    values += there[turn];
+                }
                 write_sum::<Four>(
                     out,
                     group * height * width,
@@ -193,7 +213,7 @@ fn gradient_tile<E: Float, S: MatrixScope>(
                     from + spot.piece * 4,
                     width,
                     values,
-                    accumulate,
+                    false,
                 );
             }
         }
