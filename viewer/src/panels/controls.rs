@@ -78,7 +78,8 @@ pub fn menu<T: Copy + PartialEq>(ui: &mut Ui, name: &str, value: &mut T, choices
 /// A small caption before a control.
 pub fn caption(ui: &mut Ui, theme: &Theme, text: &str) {
     let text = RichText::new(text).small().color(theme.text.weak.0);
-    ui.label(text);
+    // A line that is too long must not push what is drawn below it out of sight.
+    ui.add(egui::Label::new(text).truncate());
 }
 
 /// Which router: layer, and iteration where there are several.

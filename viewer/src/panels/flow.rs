@@ -105,11 +105,14 @@ pub fn sankey(ui: &mut Ui, cx: &mut Cx<'_>) {
             }
         })
         .collect();
+    let chosen = diagram.nodes.iter().position(|node| {
+        diagram.stages[node.stage as usize] == cx.view.router && node.expert == Some(cx.view.expert)
+    });
     let shown = Flow {
         nodes: &nodes,
         links: &links,
         stages: &stages,
-        chosen: None,
+        chosen,
     }
     .show(ui, theme);
     let name = |node: usize| {

@@ -148,13 +148,17 @@ fn branch(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
         });
         return;
     }
-    egui::collapsing_header::CollapsingState::load_with_default_open(ui.ctx(), id, false)
-        .show_header(ui, |ui| line(ui, cx, tree, node))
-        .body(|ui| {
-            for child in children {
-                branch(ui, cx, tree, child);
-            }
-        });
+    egui::collapsing_header::CollapsingState::load_with_default_open(
+        ui.ctx(),
+        id,
+        tree.nodes[node].depth == 1,
+    )
+    .show_header(ui, |ui| line(ui, cx, tree, node))
+    .body(|ui| {
+        for child in children {
+            branch(ui, cx, tree, child);
+        }
+    });
 }
 
 fn line(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
