@@ -50,7 +50,7 @@ fn main() -> Result<(), bellows::error::Error> {
         .dataset
         .probe(length, settings.probe_tokens.div_ceil(length).max(1))?;
     // Everything that can be recorded, at the default intervals.
-    let mut recorder = Recorder::new(writer.clone(), settings, Some(probe));
+    let mut recorder = Recorder::new(writer.clone(), settings, Some(probe), false);
     let policy = session.config.checkpoint.clone();
     let mut checkpoints =
         Checkpoints::new(writer.clone(), session.dataset.tokenizer().clone(), policy);
@@ -83,7 +83,12 @@ fn main() -> Result<(), bellows::error::Error> {
         });
         parts[2].push(time);
         // The same step without and with an observer, in turn first.
-        recorder.begin(number as u64 + 1, &session.model);
+        recorder.begin(
+            number as u64 + 1,
+            &session.model,
+            &session.optimizer,
+            &device,
+        );
         let run_bare = |times: &mut Vec<f64>| {
             let (time, result) = seconds(|| {
                 let result =
@@ -111,8 +116,8 @@ fn main() -> Result<(), bellows::error::Error> {
         });
         parts[4].push(time);
         session.model = model;
-        let (time, committed) =
-            seconds(|| recorder.commit(&session.model, &session.optimizer, &device));
+        recorder.end_of_step();
+        let (time, committed) = seconds(|| recorder.commit(&session.model, &device));
         committed?;
         rows.push(time);
     }
