@@ -21,10 +21,9 @@ use device::test_device;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Share of the measured peak by which a prediction may be off: on devices with kernels, and on the
-/// CPU, whose plain operations take copies that the plan does not follow one by one.
+/// Share of the measured peak by which a prediction may be off. The loads are large enough that
+/// what the CPU's matrix product packs into is not most of it.
 const TOLERANCE: f64 = 0.1;
-const CPU_TOLERANCE: f64 = 0.2;
 
 fn dense() -> ModelConfig {
     ModelConfig {
@@ -114,9 +113,9 @@ fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it()
         })
     };
     let cases = [
-        ("dense, plain", dense(), (4, 128), Backpropagation::Plain),
-        ("chain, checkpoint", chain(), (2, 256), streamed(None)),
-        ("chain, stream", chain(), (1, 512), streamed(Some(128))),
+        ("dense, plain", dense(), (4, 512), Backpropagation::Plain),
+        ("chain, checkpoint", chain(), (2, 512), streamed(None)),
+        ("chain, stream", chain(), (1, 1024), streamed(Some(128))),
     ];
     for (name, config, (batch, time), way) in cases {
         config.validate().expect("a valid model");
@@ -138,11 +137,7 @@ fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it()
         let named: u64 = fullest.held.iter().map(|held| held.bytes).sum();
         let unexplained = fullest.held_at.in_use.saturating_sub(named);
         println!("{name}: predicted {predicted}, measured {peak}, {unexplained} unexplained");
-        let tolerance = match target.cube {
-            true => TOLERANCE,
-            false => CPU_TOLERANCE,
-        };
-        assert!(off.abs() < tolerance, "{name}: off by {off:.3}");
+        assert!(off.abs() < TOLERANCE, "{name}: off by {off:.3}");
         assert!(
             unexplained * 10 < fullest.held_at.in_use,
             "{name}: {unexplained} of {} unexplained",

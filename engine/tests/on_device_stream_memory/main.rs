@@ -32,7 +32,7 @@ fn model(device: &Device) -> Decoder {
         num_key_value_heads: 2,
         n_routed_experts: 4,
         num_experts_per_tok: 2,
-        moe_intermediate_size: 16,
+        moe_intermediate_size: 256,
         inner_iter: 2,
         inner_residual: true,
         max_position_embeddings: TIME,
