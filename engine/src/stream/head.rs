@@ -46,7 +46,7 @@ pub fn run(
         .then(|| weigh(step, &ranges, &last));
     for chunks in calls(&ranges) {
         let rows = ranges[chunks.start].start..ranges[chunks.end - 1].end;
-        let own = last[chunks.clone()].iter().cloned().collect();
+        let own = last[chunks.clone()].to_vec();
         let x = Tensor::from_inner(Tensor::cat(own, 0)).require_grad();
         let normed = model.norm.forward(x.clone());
         let (labels, mut weights) =
@@ -132,6 +132,7 @@ mod tests {
         assert_eq!(calls(&even(1500, 5)), [0..2, 2..4, 4..5]);
         assert_eq!(calls(&even(TOKENS, 2)), [0..1, 1..2]);
         assert_eq!(calls(&even(TOKENS + 1, 2)), [0..1, 1..2]);
-        assert_eq!(calls(&even(1, 3)), [0..3]);
+        let one = std::iter::once(0..3);
+        assert!(calls(&even(1, 3)).into_iter().eq(one));
     }
 }

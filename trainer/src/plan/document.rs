@@ -53,10 +53,7 @@ impl Answer<'_> {
                 }
             }
         }
-        let fits = match self.question.limit {
-            None => None,
-            Some(_) => Some(self.plan.chosen.is_some()),
-        };
+        let fits = self.question.limit.map(|_| self.plan.chosen.is_some());
         json!({
             "verdict": words::verdict(self),
             "fits": fits,

@@ -347,7 +347,7 @@ fn disturb(id: u64, socket: &Path, together: &Barrier) {
     together.wait();
     together.wait();
     // The run may end before it hears of this; half of the clients are cut off in a word.
-    let end = if id % 2 == 0 { "\n" } else { "" };
+    let end = if id.is_multiple_of(2) { "\n" } else { "" };
     let _ = client
         .stream
         .write_all(format!("{neutral}{end}").as_bytes());
