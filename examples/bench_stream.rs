@@ -10,7 +10,7 @@ use std::time::Instant;
 use bellows::device::{DeviceChoice, Precision};
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
 use bellows_engine::kernels::Kernels;
-use bellows_engine::kernels::memory::peak_during;
+use bellows_engine::kernels::memory::{Counting, in_use, peak_during};
 use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
@@ -19,6 +19,10 @@ use bellows_engine::stream::{self, Keep, auto_chunk};
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use serde_json::json;
+
+/// On the CPU memory is what this program has allocated.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Models to measure.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -276,7 +280,7 @@ fn measure(
     }
     seconds.sort_by(f64::total_cmp);
     Ok(Found {
-        peak: usage.as_ref().map(|_| peak.in_use),
+        peak: in_use(device).map(|_| peak.in_use),
         reserved: usage.map(|_| peak.reserved),
         seconds: seconds[seconds.len() / 2],
         loss,
