@@ -27,7 +27,7 @@ use crate::models::{ModelFolder, map_file, write_tensors};
 use crate::ui::{Ui, count};
 
 /// Raised whenever the same policy and data would be kept otherwise.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const SPLITS: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Validation, "validation")];
 

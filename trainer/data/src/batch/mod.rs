@@ -96,7 +96,8 @@ pub struct Span {
     pub offset: u64,
 }
 
-/// A batch of packed sequences. The arrays are row-major, `[batch_size, sequence_length]`.
+/// A batch of packed sequences. The arrays are row-major, `[batch_size, sequence_length]`. With
+/// [`Packing::Off`] a batch is as long as its longest document needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Number of its first sequence since the run began; the batch's own number is this divided by
@@ -130,6 +131,27 @@ impl Batch {
             .iter()
             .filter(|label| **label != IGNORE_INDEX)
             .count()
+    }
+
+    /// Cuts off the columns behind the longest row's documents, but for what makes their number a
+    /// multiple of `tile`. What fills the other rows goes on to there.
+    fn trim(&mut self, tile: usize) {
+        let old = self.sequence_length;
+        let ends = self.spans.iter().map(|span| span.column + span.length);
+        let new = ends.max().unwrap_or(1).next_multiple_of(tile);
+        if new >= old {
+            return;
+        }
+        for values in [
+            &mut self.input_ids,
+            &mut self.labels,
+            &mut self.segment_ids,
+            &mut self.position_ids,
+        ] {
+            let rows = values.chunks_exact(old);
+            *values = rows.flat_map(|row| &row[..new]).copied().collect();
+        }
+        self.sequence_length = new;
     }
 
     /// Number of tokens, without what fills rows.

@@ -14,6 +14,9 @@ use super::rows::{RowOrder, Rows};
 use super::{Batch, IGNORE_INDEX, LoaderConfig, PADDING_SEGMENT, Side, Span};
 use crate::config::Packing;
 
+/// Tokens that a device computes together at any rate.
+const TILE: usize = 16;
+
 /// Orders kept: the current epoch's, the next one's (for sequences across the boundary and
 /// prefetching), and the one before.
 const KEPT_ORDERS: usize = 3;
@@ -154,7 +157,7 @@ impl Packer {
                     .get(epoch, || rows.order(self.seed(), epoch));
                 self.fill_whole(&mut batch, row, rows.documents(rows.at(&order, place)));
             }
-            return batch;
+            return self.trimmed(batch);
         }
         for row in 0..self.config.batch_size {
             self.fill(&mut batch, row, self.shuffled(first + row as u64), u64::MAX);
@@ -172,6 +175,15 @@ impl Packer {
                 continue;
             }
             self.fill(&mut batch, row, *sequence, self.tokens());
+        }
+        self.trimmed(batch)
+    }
+
+    /// Rows of one document each end where the longest does: what is behind it would be computed
+    /// for nothing. Whole tiles are left, so that few lengths occur.
+    fn trimmed(&self, mut batch: Batch) -> Batch {
+        if self.config.packing == Packing::Off {
+            batch.trim(TILE);
         }
         batch
     }

@@ -101,6 +101,52 @@ fn rows_that_are_no_pair_are_left_out_and_named_by_their_line() {
 }
 
 #[test]
+fn a_batch_is_as_long_as_its_longest_completion_and_loses_no_token_of_it() {
+    let place = Place::new();
+    let mut rows = pairs(23);
+    rows[9]["chosen"] = json!("yes ".repeat(40));
+    write(&place, &rows);
+    let dataset = prepare(&config(&place, RecordForm::Preference, 0.0));
+    let mut loader = dataset.loader(&alone(512, 4)).unwrap();
+    let mut lengths = Vec::new();
+    for _ in 0..11 {
+        let batch = loader.next_batch();
+        let length = batch.sequence_length;
+        let longest = batch.spans.iter().map(|span| span.length).max().unwrap();
+        assert!(
+            (longest..longest + 16).contains(&length),
+            "{longest}: {length}"
+        );
+        assert_eq!(batch.input_ids.len(), 4 * length);
+        for span in &batch.spans {
+            let whole = dataset.document_len(Split::Train, span.document);
+            assert_eq!(span.length as u64, whole);
+            let text = labels(&dataset, &batch, span.row);
+            assert!(
+                text.starts_with("yes ") || text.starts_with("no "),
+                "{text}"
+            );
+            let words = text
+                .trim_end_matches("<|endoftext|>")
+                .split_whitespace()
+                .count();
+            let pair = (span.document / 2) as usize;
+            let wanted = match span.document % 2 {
+                0 if pair == 9 => 40,
+                0 => 1 + pair % 5,
+                _ => 1 + pair % 3,
+            };
+            assert_eq!(words, wanted, "{text}");
+        }
+        lengths.push(length);
+    }
+    assert!(
+        lengths.iter().any(|length| *length != lengths[0]),
+        "{lengths:?}"
+    );
+}
+
+#[test]
 fn a_pair_stays_together_in_every_epoch_and_every_resumed_one() {
     let place = Place::new();
     write(&place, &pairs(23));
@@ -139,10 +185,13 @@ fn a_pair_stays_together_in_every_epoch_and_every_resumed_one() {
 #[test]
 fn what_fills_a_sequence_is_its_own_text_and_has_no_labels() {
     let place = Place::new();
-    write(&place, &pairs(4));
+    // One pair is long, and the batch with it.
+    let mut rows = pairs(4);
+    rows.push(json!({"prompt": "p", "chosen": "qwxzvj ".repeat(64), "rejected": "r"}));
+    write(&place, &rows);
     let dataset = prepare(&config(&place, RecordForm::Preference, 0.0));
     let batch = dataset
-        .pass(Split::Train, &alone(64, 8))
+        .pass(Split::Train, &alone(64, 10))
         .unwrap()
         .batches()
         .next()
