@@ -1,21 +1,25 @@
 //! Memory and time of a forward and backward pass: plainly, with checkpoints, and streamed.
 //!
 //! `cargo xtask bench stream` runs it, or `cargo run --release --features vulkan --example
-//! bench_stream -- --shape qwen3-0.6b --tokens 8192,16384 --memory stream`. Peaks are the most bytes
-//! in use before any launch, in a pass of its own; times are medians of
-//! passes without that measurement. Weights and gradients are f32.
+//! bench_stream -- --shape qwen3-0.6b --tokens 8192 --memory checkpoint,stream --chunk 2048,4096
+//! --weights compute`, a row for each chunk. Peaks are the most bytes in use before any launch, in a
+//! pass of its own; times are medians of passes without that measurement. Gradients are f32.
+//! `--owners` tells who holds the memory at the peak.
 
 use std::time::Instant;
 
 use bellows::device::{DeviceChoice, Precision};
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
-use bellows_engine::kernels::Kernels;
-use bellows_engine::kernels::memory::{Counting, in_use, peak_during};
+use bellows_engine::kernels::memory::{Counting, Ledger, Moment, Watch, in_use};
+use bellows_engine::kernels::profile::all_launches_of;
+use bellows_engine::kernels::{Compute, Kernels, host};
 use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
+use bellows_engine::optim::own_parameters;
+use bellows_engine::plan::{Load, Target, ample_chunk, predict};
 use bellows_engine::step::{Backpropagation, IGNORE, MicroBatch, Settings, run_with};
-use bellows_engine::stream::{self, Keep, auto_chunk};
+use bellows_engine::stream::{self, Keep};
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use serde_json::json;
@@ -42,7 +46,16 @@ enum Shape {
 enum Way {
     Plain,
     Checkpoint,
+    /// Checkpoints, and a head that makes the logits of all tokens at once, as is common.
+    CheckpointFullLogits,
     Stream,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WeightsAs {
+    F32,
+    /// In the type that matrices are multiplied in.
+    Compute,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -71,23 +84,25 @@ struct Options {
         default_value = "plain,checkpoint,stream"
     )]
     memory: Vec<Way>,
-    /// Tokens of a chunk; none: chosen by the length.
-    #[arg(long)]
-    chunk: Option<usize>,
+    /// Tokens of a chunk, a measurement each; none: as the memory plan chooses.
+    #[arg(long, value_delimiter = ',')]
+    chunk: Vec<usize>,
+    /// How the matrices are held.
+    #[arg(long, value_enum, default_value = "f32")]
+    weights: WeightsAs,
     #[arg(long, value_enum, default_value = "f32")]
     keep: KeepAs,
     /// auto, f32, f16 or bf16.
-    #[arg(long, default_value = "auto", value_parser = precision)]
+    #[arg(long, default_value = "auto")]
     precision: Precision,
     #[arg(long, default_value_t = 3)]
     repeats: usize,
     /// A JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
-}
-
-fn precision(name: &str) -> Result<Precision, String> {
-    serde_json::from_value(json!(name)).map_err(|error| error.to_string())
+    /// Tell who holds the memory at the peak: the largest so many.
+    #[arg(long, value_name = "COUNT", default_value_t = 0, default_missing_value = "20", num_args = 0..=1)]
+    owners: usize,
 }
 
 fn config(shape: Shape) -> ModelConfig {
@@ -150,39 +165,82 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let numerics = Numerics {
         kernels: Kernels::default(),
         compute,
-        recompute_experts: false,
+        weights: match options.weights {
+            WeightsAs::F32 => Compute::F32,
+            WeightsAs::Compute => compute,
+        },
+        ..Numerics::default()
     };
     let mut init = Init::random(&device, 0, config.initializer_range).with_numerics(numerics);
     let model = Decoder::new(&mut init, &config);
+    let target = Target::of(&opened.device, numerics);
     let parameters = config.parameter_counts().total as u64;
+    let load = |time| Load {
+        batch: options.batch,
+        time,
+        micro_batches: 1,
+        documents: false,
+        training: false,
+        head_twice: false,
+    };
+    // Those of matrices in the type they are held in; the few vectors are f32 in any case.
+    let weights = target.weight_bytes(&config);
     if !options.json {
         println!(
-            "{:?} on {}, {compute:?}: {} MiB of weights, as much of gradients",
+            "{:?} on {}, {compute:?}: {} MiB of weights, {} of gradients",
             options.shape,
             opened.name(),
+            weights >> 20,
             (parameters * 4) >> 20
         );
         println!(
-            "| tokens | memory | peak beyond weights and gradients, MiB | whole peak, MiB | s |"
+            "| tokens | memory | chunk | peak beyond weights and gradients, MiB | whole peak, MiB | predicted, MiB | s | host, s | launches |"
         );
-        println!("| --- | --- | --- | --- | --- |");
+        println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     }
     let keep = match options.keep {
         KeepAs::F32 => Keep::F32,
         KeepAs::Compute => Keep::Compute,
         KeepAs::Host => Keep::Host,
     };
+    let streamed = |chunk| Backpropagation::Streamed(stream::Settings { chunk, keep });
     for &time in &options.tokens {
-        for &way in &options.memory {
-            let memory = format!("{way:?}").to_lowercase();
-            let streamed = |chunk| Backpropagation::Streamed(stream::Settings { chunk, keep });
-            let way = match way {
-                Way::Plain => Backpropagation::Plain,
-                Way::Checkpoint => streamed(None),
-                Way::Stream => streamed(Some(options.chunk.unwrap_or_else(|| auto_chunk(time)))),
+        let ways = options.memory.iter().flat_map(|&way| match way {
+            Way::Plain => vec![(way, Backpropagation::Plain)],
+            Way::Checkpoint | Way::CheckpointFullLogits => vec![(way, streamed(None))],
+            Way::Stream if options.chunk.is_empty() => {
+                let chunk = ample_chunk(&config, &load(time), target);
+                vec![(way, streamed(Some(chunk)))]
+            }
+            Way::Stream => {
+                let chunks = options.chunk.iter();
+                chunks.map(|&chunk| (way, streamed(Some(chunk)))).collect()
+            }
+        });
+        for (way, settings) in ways {
+            let memory = way.to_possible_value().expect("every way has a name");
+            let memory = memory.get_name().to_owned();
+            let full_logits = matches!(way, Way::CheckpointFullLogits);
+            let chunk = match settings {
+                Backpropagation::Streamed(stream::Settings { chunk, .. }) => chunk,
+                Backpropagation::Plain => None,
             };
-            let found = measure(&model, way, options.batch, time, &device, options.repeats)?;
-            let beyond = found.peak.map(|peak| peak.saturating_sub(parameters * 8));
+            let of = Measured {
+                model: &model.clone().with_full_logits(full_logits),
+                backpropagation: settings,
+                batch: options.batch,
+                time,
+                device: &device,
+            };
+            let found = of.measure(options.repeats, options.owners > 0)?;
+            let target = Target {
+                full_logits,
+                ..target
+            };
+            let predicted = predict(&config, &load(time), target, settings);
+            let predicted = predicted.peak().total();
+            let peak = found.peak();
+            let beyond = peak.map(|peak| peak.saturating_sub(weights + parameters * 4));
             if options.json {
                 let line = json!({
                     "shape": format!("{:?}", options.shape),
@@ -191,13 +249,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     "batch": options.batch,
                     "tokens": time,
                     "memory": memory,
-                    "settings": format!("{way:?}"),
-                    "weight_bytes": parameters * 4,
+                    "chunk": chunk,
+                    "settings": format!("{settings:?}"),
+                    "weight_bytes": weights,
                     "gradient_bytes": parameters * 4,
-                    "peak_bytes": found.peak,
+                    "peak_bytes": peak,
                     "peak_beyond_bytes": beyond,
-                    "reserved_bytes": found.reserved,
+                    "predicted_bytes": predicted,
+                    "reserved_bytes": found.reserved(),
                     "seconds": found.seconds,
+                    "host_seconds": found.host,
+                    "launches": found.launches,
                     "loss": found.loss,
                 });
                 println!("{line}");
@@ -206,83 +268,152 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     bytes.map_or("-".to_owned(), |bytes| (bytes >> 20).to_string())
                 };
                 println!(
-                    "| {time} | {memory} | {} | {} | {:.3} |",
+                    "| {time} | {memory} | {} | {} | {} | {} | {:.3} | {:.3} | {} |",
+                    chunk.map_or("-".to_owned(), |chunk| chunk.to_string()),
                     mib(beyond),
-                    mib(found.peak),
-                    found.seconds
+                    mib(peak),
+                    predicted >> 20,
+                    found.seconds,
+                    found.host,
+                    found.launches,
                 );
             }
+            found.print_owners(options.owners);
         }
     }
     Ok(())
 }
 
 struct Found {
-    /// Most bytes in use, weights and gradients included; absent where the device does not say.
-    peak: Option<u64>,
-    reserved: Option<u64>,
+    /// The fullest moment of each phase; empty where the device does not say.
+    moments: Vec<Moment>,
+    /// Median of a step.
     seconds: f64,
+    /// Of them without waiting for the device.
+    host: f64,
+    launches: u64,
     loss: f64,
 }
 
-fn measure(
-    model: &Decoder,
+impl Found {
+    fn fullest(&self) -> Option<&Moment> {
+        let moments = self.moments.iter();
+        moments.max_by_key(|moment| moment.reading.in_use)
+    }
+
+    /// Most bytes in use, weights and gradients included.
+    fn peak(&self) -> Option<u64> {
+        self.fullest().map(|moment| moment.reading.in_use)
+    }
+
+    fn reserved(&self) -> Option<u64> {
+        let reserved = self.moments.iter().map(|moment| moment.reading.reserved);
+        reserved.max()
+    }
+
+    /// To standard error: who holds the most at the peak.
+    fn print_owners(&self, count: usize) {
+        let Some(moment) = self.fullest().filter(|_| count > 0) else {
+            return;
+        };
+        eprintln!("peak: {}, layer {:?}", moment.phase, moment.layer);
+        let mut held: Vec<_> = moment.held.iter().collect();
+        held.sort_by_key(|held| std::cmp::Reverse(held.bytes));
+        for held in held.into_iter().take(count) {
+            let layer = held.layer.map_or("-".to_owned(), |layer| layer.to_string());
+            let mib = held.bytes as f64 / f64::from(1 << 20);
+            eprintln!(
+                "{mib:>10.2} MiB  {:<12} {layer:>3}  {}",
+                held.kind.as_str(),
+                held.owner
+            );
+        }
+    }
+}
+
+/// What is measured.
+struct Measured<'a> {
+    model: &'a Decoder,
     backpropagation: Backpropagation,
     batch: usize,
     time: usize,
-    device: &Device,
-    repeats: usize,
-) -> Result<Found, String> {
-    let vocabulary = model.config().vocab_size;
-    let ids: Vec<i32> = (0..batch * time)
-        .map(|at| ((at * 7919 + at / 3) % vocabulary) as i32)
-        .collect();
-    let labels = (0..batch * time)
-        .map(|at| match at % time + 1 < time {
-            true => ids[at + 1],
-            false => IGNORE,
-        })
-        .collect();
-    let batches = [MicroBatch {
-        sequences: Sequences::plain(batch, time, ids),
-        labels,
-        ..MicroBatch::default()
-    }];
-    let settings = Settings {
-        backpropagation,
-        ..Settings::default()
-    };
-    let objective = RouterObjective::default();
-    let step = || {
-        let result = run_with(
-            model,
-            &batches,
-            &objective,
-            device,
-            &mut NoObserver,
-            &settings,
-        );
-        device.sync().map(|()| result)
-    };
-    let failed = |error| format!("{error}");
-    // Compiles kernels, and leaves nothing behind that the measured passes did not make.
-    drop(step().map_err(failed)?);
-    device.memory_cleanup();
-    let (result, peak) = peak_during(device, step);
-    let loss = result.map_err(failed)?.losses.total;
-    let usage = device.memory_pool_usage();
-    let mut seconds = Vec::with_capacity(repeats);
-    for _ in 0..repeats.max(1) {
-        let start = Instant::now();
-        let result = step().map_err(failed)?;
-        seconds.push(start.elapsed().as_secs_f64());
-        drop(result);
+    device: &'a Device,
+}
+
+impl Measured<'_> {
+    fn batches(&self) -> [MicroBatch; 1] {
+        let vocabulary = self.model.config().vocab_size;
+        let (batch, time) = (self.batch, self.time);
+        let ids: Vec<i32> = (0..batch * time)
+            .map(|at| ((at * 7919 + at / 3) % vocabulary) as i32)
+            .collect();
+        let labels = (0..batch * time)
+            .map(|at| match at % time + 1 < time {
+                true => ids[at + 1],
+                false => IGNORE,
+            })
+            .collect();
+        [MicroBatch {
+            sequences: Sequences::plain(batch, time, ids),
+            labels,
+            ..MicroBatch::default()
+        }]
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(Found {
-        peak: in_use(device).map(|_| peak.in_use),
-        reserved: usage.map(|_| peak.reserved),
-        seconds: seconds[seconds.len() / 2],
-        loss,
-    })
+
+    fn measure(&self, repeats: usize, owners: bool) -> Result<Found, String> {
+        let device = self.device;
+        let batches = self.batches();
+        let settings = Settings {
+            backpropagation: self.backpropagation,
+            ..Settings::default()
+        };
+        let objective = RouterObjective::default();
+        let step = || {
+            run_with(
+                self.model,
+                &batches,
+                &objective,
+                device,
+                &mut NoObserver,
+                &settings,
+            )
+        };
+        let sync = || device.sync().map_err(|error| format!("{error}"));
+        // Compiles kernels, and leaves nothing behind that the measured passes did not make.
+        let (result, launches) = all_launches_of(step);
+        let loss = result.losses.total;
+        drop(result);
+        sync()?;
+        device.memory_cleanup();
+        let ledger = owners.then(Ledger::new);
+        if owners {
+            own_parameters(self.model);
+        }
+        let watch = in_use(device).map(|_| Watch::new(device, 1));
+        drop(step());
+        let moments = watch.map_or_else(Vec::new, Watch::finish);
+        drop(ledger);
+        sync()?;
+        let (mut seconds, mut host) = (Vec::new(), Vec::new());
+        for _ in 0..repeats.max(1) {
+            let (start, waited) = (Instant::now(), host::waited());
+            let result = step();
+            let handed = start.elapsed().saturating_sub(host::waited() - waited);
+            sync()?;
+            seconds.push(start.elapsed().as_secs_f64());
+            host.push(handed.as_secs_f64());
+            drop(result);
+        }
+        let median = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        Ok(Found {
+            moments,
+            seconds: median(seconds),
+            host: median(host),
+            launches,
+            loss,
+        })
+    }
 }

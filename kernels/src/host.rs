@@ -4,6 +4,7 @@
 //! one of them, not one a layer. What has to be known together is read together.
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
 use burn_cubecl::tensor::CubeTensor;
@@ -12,11 +13,18 @@ use cubecl::server::CopyDescriptor;
 
 thread_local! {
     static READS: Cell<u64> = const { Cell::new(0) };
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// How often this thread has waited for a device.
 pub fn reads() -> u64 {
     READS.get()
+}
+
+/// How long this thread has waited for a device in [`Reading::finish`], where a training step waits:
+/// what is left of a step's time is the host's own work.
+pub fn waited() -> Duration {
+    WAITED.get()
 }
 
 /// Waits until the device of `on` has done all that it was given: for measuring alone, counted as a
@@ -66,7 +74,10 @@ impl Reading {
             return Read(Vec::new());
         }
         READS.set(READS.get() + 1);
-        Read(self.transaction.execute())
+        let start = Instant::now();
+        let read = Read(self.transaction.execute());
+        WAITED.set(WAITED.get() + start.elapsed());
+        read
     }
 }
 

@@ -9,6 +9,7 @@
 //! | family | what |
 //! | --- | --- |
 //! | [`routing`] | router logits to chosen experts and weights |
+//! | [`embedding`](mod@embedding) | token embedding |
 //! | [`linear`] | linear projections in the compute type |
 //! | [`chain`](mod@chain) | a mixture or chain of experts with its routers, in one backward |
 //! | [`experts`](mod@experts) | the SwiGLU experts of a mixture, and dense SwiGLU |
@@ -33,6 +34,7 @@ pub mod chain;
 mod choice;
 pub mod convert;
 pub mod cross_entropy;
+pub mod embedding;
 pub mod experts;
 mod gpu;
 pub mod host;

@@ -1,10 +1,13 @@
 //! Where a pass spends its time: each stage of the kernels waited for and timed, for benches.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::MemoryScope;
+use cubecl::logging::{LaunchObservation, LaunchObserver};
 
 use crate::host;
 
@@ -36,6 +39,23 @@ pub fn launches() -> u64 {
 /// Counts a launch.
 pub(crate) fn launched() {
     LAUNCHES.set(LAUNCHES.get() + 1);
+}
+
+/// Runs `work` and returns how many kernels were launched meanwhile, this crate's and Burn's, on
+/// whatever thread. 0 on the CPU backend, which launches none.
+pub fn all_launches_of<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    #[derive(Default)]
+    struct Count(AtomicU64);
+    impl LaunchObserver for Count {
+        fn launched(&self, _kernel: &'static str) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let count = Arc::new(Count::default());
+    let observation = LaunchObservation::new(count.clone());
+    let result = work();
+    drop(observation);
+    (result, count.0.load(Ordering::Relaxed))
 }
 
 /// Runs `work` and returns the stages that the kernels went through on this thread, in the order

@@ -1,5 +1,7 @@
 //! Layers put together.
 
+use bellows_kernels::Compute;
+use bellows_kernels::linear::linear;
 use bellows_kernels::memory::{enter_layer, enter_part, note};
 use bellows_kernels::routing::Routing;
 use burn::module::Module;
@@ -193,6 +195,12 @@ impl Decoder {
         self.numerics
     }
 
+    /// The same model, whose head makes all logits at once, or some tokens' at a time.
+    pub fn with_full_logits(mut self, full_logits: bool) -> Self {
+        self.numerics.full_logits = full_logits;
+        self
+    }
+
     /// Weight of the output head `[vocabulary, hidden]`.
     pub fn head(&self) -> Tensor<2> {
         match &self.lm_head {
@@ -238,7 +246,7 @@ impl Decoder {
 
     /// Logits `[rows, vocabulary]` of hidden states `[rows, hidden]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.head().transpose())
+        linear(hidden, self.head(), Compute::F32, self.numerics.kernels)
     }
 
     /// Mixture layers, with their index, for changes to their correction bias.

@@ -92,7 +92,7 @@ impl MixtureOfExperts {
         let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
         let experts = config.n_routed_experts;
         let gate = (0..config.routers())
-            .map(|_| Linear::new(init, hidden, experts, false).in_f32())
+            .map(|_| Linear::in_f32(init, hidden, experts))
             .collect();
         let shared = config.n_shared_experts;
         let shared_experts = (shared > 0 && config.mlp_bias)

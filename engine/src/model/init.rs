@@ -1,6 +1,7 @@
 //! Initial weights: the same on every device, from the seed and the order of creation.
 
-use bellows_kernels::Kernels;
+use bellows_kernels::convert::convert;
+use bellows_kernels::{Compute, Kernels};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
@@ -46,9 +47,12 @@ impl Init {
         Self { numerics, ..self }
     }
 
-    /// Makes the parts to come compute with `kernels`.
+    /// Makes the parts to come compute with `kernels`; plain operations take f32 alone.
     pub(super) fn use_kernels(&mut self, kernels: Kernels) {
         self.numerics.kernels = kernels;
+        if kernels == Kernels::Reference {
+            self.numerics.weights = Compute::F32;
+        }
     }
 
     /// How the parts compute.
@@ -56,8 +60,18 @@ impl Init {
         self.numerics
     }
 
-    /// A parameter of random weights.
+    /// A matrix of random weights, held in the type that the numerics say.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
+        let weights = self.numerics.weights;
+        self.normal_in(shape, weights)
+    }
+
+    /// A matrix of random weights in f32, whatever the others are held in.
+    pub fn normal_in_f32<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.normal_in(shape, Compute::F32)
+    }
+
+    fn normal_in<const D: usize>(&mut self, shape: [usize; D], held: Compute) -> Param<Tensor<D>> {
         let count = shape.iter().product();
         let tensor = match &mut self.source {
             None => Tensor::zeros(shape, &self.device),
@@ -66,11 +80,24 @@ impl Init {
                 Tensor::from_data(TensorData::new(values, shape), &self.device)
             }
         };
-        Param::from_tensor(tensor)
+        Param::from_tensor(hold(tensor, held))
     }
 
     /// A parameter that starts at `value` everywhere.
     pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
         Param::from_tensor(Tensor::full(shape, value, &self.device))
+    }
+}
+
+/// `tensor` held in another type: a leaf of autodiff again, where it was one.
+pub(crate) fn hold<const D: usize>(tensor: Tensor<D>, held: Compute) -> Tensor<D> {
+    if held == Compute::F32 {
+        return tensor;
+    }
+    let tracks = tensor.device().is_autodiff();
+    let plain = convert(tensor.without_autodiff(), held);
+    match tracks {
+        true => Tensor::from_inner(plain),
+        false => plain,
     }
 }

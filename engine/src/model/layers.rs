@@ -1,11 +1,12 @@
 //! The small parts: linear projection, normalisation, embedding.
 
-use bellows_kernels::Compute;
+use bellows_kernels::embedding::{add_gradient, embedding};
 use bellows_kernels::linear::linear;
 use bellows_kernels::memory::note;
 use bellows_kernels::norm::{add_rms_norm, rms_norm};
+use bellows_kernels::{Compute, Kernels};
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 
 use super::{Init, Numerics};
 
@@ -31,11 +32,17 @@ impl Linear {
         }
     }
 
-    /// The same, multiplying in f32 whatever the model computes in: a router's choices must not
-    /// depend on the precision.
-    pub fn in_f32(mut self) -> Self {
-        self.numerics.compute = Compute::F32;
-        self
+    /// A projection without a bias that is held and multiplied in f32 whatever the model computes
+    /// in: a router's choices must not depend on the precision.
+    pub fn in_f32(init: &mut Init, input: usize, output: usize) -> Self {
+        Self {
+            weight: init.normal_in_f32([output, input]),
+            bias: None,
+            numerics: Numerics {
+                compute: Compute::F32,
+                ..init.numerics()
+            },
+        }
     }
 
     /// `x`: `[rows, in]`; returns `[rows, out]`.
@@ -126,6 +133,8 @@ pub struct Embedding {
     /// Token whose row gets no gradient from look-ups.
     #[module(skip)]
     pub padding: Option<usize>,
+    #[module(skip)]
+    kernels: Kernels,
 }
 
 impl Embedding {
@@ -134,22 +143,34 @@ impl Embedding {
         Self {
             weight: init.normal([vocabulary, hidden]),
             padding,
+            kernels: init.numerics().kernels,
         }
     }
 
     /// `ids`: `[rows]`; returns `[rows, hidden]`.
     pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        let rows = self.weight.val().select(0, ids.clone());
-        match self.padding {
+        let rows = embedding(self.weight.val(), ids.clone(), self.kernels);
+        match self.padded(&ids) {
             None => rows,
-            Some(padding) => {
-                let [count, hidden] = rows.dims();
-                let hold = ids
-                    .equal_scalar(padding as i64)
-                    .reshape([count, 1])
-                    .expand([count, hidden]);
-                rows.clone().mask_where(hold, rows.detach())
-            }
+            Some(padded) => rows.clone().mask_where(padded, rows.detach()),
         }
+    }
+
+    /// Adds the gradient `dy` `[rows, hidden]` of [`Embedding::forward`] to `sum`, a gradient of
+    /// the weight, all without autodiff; in place where `sum` is the only handle.
+    pub fn add_gradient(&self, sum: Tensor<2>, ids: Tensor<1, Int>, dy: Tensor<2>) -> Tensor<2> {
+        let dy = match self.padded(&ids) {
+            None => dy,
+            Some(padded) => dy.mask_fill(padded, 0.0),
+        };
+        add_gradient(sum, ids, dy)
+    }
+
+    /// Which elements of the rows are those of the padding token, where there is one.
+    fn padded(&self, ids: &Tensor<1, Int>) -> Option<Tensor<2, Bool>> {
+        let padding = self.padding?;
+        let (count, hidden) = (ids.dims()[0], self.weight.dims()[1]);
+        let padded = ids.clone().equal_scalar(padding as i64);
+        Some(padded.reshape([count, 1]).expand([count, hidden]))
     }
 }

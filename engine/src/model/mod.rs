@@ -19,6 +19,7 @@ pub use choices::{Choices, Filled};
 pub use decoder::{Decoder, DecoderLayer, Forward, RoutingAt};
 pub use feed_forward::{DenseFeedForward, ExpertWeights, FeedForward, MixtureOfExperts};
 pub use init::Init;
+pub(crate) use init::hold;
 pub use input::{Cache, Input, Part, Sequences};
 pub use layers::{Embedding, Linear, RmsNorm, Stream};
 pub use mla::MultiHeadLatentAttention;

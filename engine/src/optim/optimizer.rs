@@ -6,7 +6,7 @@ use bellows_kernels::Kernels;
 use bellows_kernels::adamw::{Moments, Outcome, Parameter, Step, global_norm, update};
 use bellows_kernels::memory::{Kind, Stage, enter_stage, own};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use super::{AdamWConfig, ParameterKind};
 use crate::model::Decoder;
@@ -173,6 +173,10 @@ impl AdamW {
     /// device has kernels for it, the host does not wait: [`AdamW::outcome`] tells what became of
     /// the update. Weights and moments to which nobody else holds a handle are changed in place:
     /// pass the only copy of `model`.
+    ///
+    /// # Panics
+    /// If the model holds weights in 16 bits ([`crate::model::Numerics::weights`]): updates would be
+    /// lost in their rounding.
     pub fn apply(&mut self, model: Decoder, gradients: Gradients, learning_rate: f64) -> Decoder {
         let _stage = enter_stage(Stage::Optimizer);
         // The number of this update depends on whether the last one counts.
@@ -297,6 +301,11 @@ impl ModuleMapper for Take<'_> {
             self.weight_decay
         };
         param.map(|value| {
+            assert_eq!(
+                value.dtype(),
+                DType::F32,
+                "AdamW updates weights in f32: {name}"
+            );
             let dims = value.dims();
             let count: usize = dims.iter().product();
             let device = value.device();

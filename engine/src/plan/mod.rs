@@ -18,7 +18,7 @@ mod sim;
 mod step;
 mod tape;
 
-pub use choose::{Candidate, Chunks, Mode, Nearest, Plan, Question, choose, largest};
+pub use choose::{Candidate, Chunks, Mode, Nearest, Plan, Question, ample_chunk, choose, largest};
 pub use tape::{ByKind, Fullest, Phase};
 
 use bellows_kernels::memory::Kind;
@@ -39,8 +39,12 @@ pub struct Target {
     /// Whether the device has matrix units for the type, so that linear projections are converted
     /// to it.
     pub accelerated: bool,
+    /// The type in which matrices are held.
+    pub weights: Compute,
     /// Whether the experts' pre-activations are computed again instead of being kept.
     pub recompute_experts: bool,
+    /// Whether the head makes the logits of all tokens at once.
+    pub full_logits: bool,
 }
 
 /// CubeCL's page of small buffers.
@@ -53,7 +57,9 @@ impl Target {
             cube: true,
             compute,
             accelerated: compute != Compute::F32,
+            weights: Compute::F32,
             recompute_experts: false,
+            full_logits: false,
         }
     }
 
@@ -63,19 +69,27 @@ impl Target {
             cube: false,
             compute: Compute::F32,
             accelerated: false,
+            weights: Compute::F32,
             recompute_experts: false,
+            full_logits: false,
         }
     }
 
     /// `device`, where a model computes as `numerics` says.
     pub fn of(device: &Device, numerics: Numerics) -> Self {
         let cube = numerics.kernels == Kernels::Fused && *device != Device::flex();
+        let full_logits = numerics.full_logits;
         if !cube {
-            return Self::cpu();
+            return Self {
+                full_logits,
+                ..Self::cpu()
+            };
         }
         Self {
             accelerated: linear::accelerated(device, numerics.compute),
+            weights: numerics.weights,
             recompute_experts: numerics.recompute_experts,
+            full_logits,
             ..Self::gpu(numerics.compute)
         }
     }
@@ -88,6 +102,21 @@ impl Target {
             true => bytes + bytes / 8 + SMALL_PAGE,
             false => bytes + bytes / 32,
         }
+    }
+
+    /// Bytes of a model's weights: its matrices in the type that they are held in; norms, biases
+    /// and routers, which are f32, are left out of the account.
+    pub fn weight_bytes(self, model: &ModelConfig) -> u64 {
+        let element = match self.weights {
+            Compute::F16 | Compute::Bf16 if self.cube => 2,
+            _ => families::F32,
+        };
+        element * model.parameter_counts().total as u64
+    }
+
+    /// Whether matrices are held as they are multiplied, so that nothing converts them.
+    fn holds_compute(self) -> bool {
+        self.cube && self.weights == self.compute
     }
 
     /// Bytes of an element of the compute type.
@@ -121,6 +150,9 @@ pub struct Load {
     pub documents: bool,
     /// Whether an optimizer follows; else only gradients are made.
     pub training: bool,
+    /// Whether the objective is a function of log-probabilities, so that the head goes through the
+    /// tokens once without gradients first: DPO, GRPO.
+    pub head_twice: bool,
 }
 
 /// What a step needs.

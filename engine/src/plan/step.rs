@@ -16,7 +16,7 @@ use crate::stream::{Keep, Settings, parts::Parts};
 pub fn run(model: &ModelConfig, load: &Load, target: Target, way: Backpropagation) -> Vec<Fullest> {
     let mut sim = Sim::new(model, target);
     let parameters = model.parameter_counts().total as u64;
-    let weights = sim.tape.take(Kind::Weights, F32 * parameters);
+    let weights = sim.tape.take(Kind::Weights, target.weight_bytes(model));
     let moments = sim.tape.take(
         Kind::Optimizer,
         2 * F32 * parameters * u64::from(load.training),
@@ -82,6 +82,9 @@ fn plain(sim: &mut Sim<'_>, load: &Load, first: bool) {
     last.push(inverse);
     sim.tape.give_all(flow.update);
     last.extend(flow.residual);
+    if load.head_twice {
+        head::scores(sim, tokens);
+    }
     let (dhidden, dhead) = head::forward(sim, tokens, states, true);
     sim.gradient_made(dhead);
     sim.tape.enter(Phase::Backward, None);
@@ -94,14 +97,7 @@ fn plain(sim: &mut Sim<'_>, load: &Load, first: bool) {
         dy = layer::backward(sim, &chunk, dy, layer).0;
     }
     sim.tape.enter(Phase::Backward, None);
-    embedding(sim, dy);
-    sim.tape.give(input);
-    sim.graph = false;
-    sim.collect(first);
-}
-
-/// The gradient of the embedding, a row a token of the vocabulary.
-fn embedding(sim: &mut Sim<'_>, dy: Span) {
+    // The gradient of the embedding, a row a token of the vocabulary.
     let size = rows(sim.model.vocab_size, sim.model.hidden_size);
     match sim.model.tie_word_embeddings {
         // It is added to the head's.
@@ -109,6 +105,9 @@ fn embedding(sim: &mut Sim<'_>, dy: Span) {
         false => sim.gradient(size),
     }
     sim.tape.give(dy);
+    sim.tape.give(input);
+    sim.graph = false;
+    sim.collect(first);
 }
 
 /// The chunks of a micro-batch.
@@ -147,38 +146,52 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
     let kept = forward(sim, &groups, settings.keep);
 
     sim.tape.enter(Phase::Backward, None);
-    let stream = rows(tokens, hidden);
     let chunk = groups.iter().flatten().next().map_or(0, Chunk::tokens);
-    head::streamed(sim, tokens, chunk, first);
-    let dy = sim.tape.become_kind(kept.last, Kind::Workspace);
+    head::streamed(sim, tokens, chunk, first, load.head_twice);
+    let mut dy = sim.tape.become_kind(kept.last, Kind::Workspace);
     sim.collect(first);
 
     let (mut inputs_of, mut plans) = (kept.inputs, kept.plans);
-    let mut dy = Some(dy);
     for index in (0..model.num_hidden_layers).rev() {
         sim.tape.enter(Phase::Backward, Some(index));
         sim.sum_experts_of(Some(index));
-        let mut collected = false;
+        let mut layer = Layer {
+            index,
+            keep: settings.keep,
+            input: inputs_of.pop().expect("an input a layer"),
+            dy,
+            dx: sim.tape.take(Kind::Workspace, 0),
+            first,
+        };
         for (number, group) in groups.iter().enumerate().rev() {
-            if !tells(number, groups.len()) {
-                continue;
-            }
-            if let [chunk] = group.as_slice() {
-                repeat(sim, index, chunk, settings.keep, first && !collected);
-                collected = true;
-            } else {
-                group_backward(sim, index, group, settings.keep, first, &mut collected);
+            match group.as_slice() {
+                group if !tells(number, groups.len()) => {
+                    for chunk in group {
+                        layer.pass_over(sim, chunk);
+                    }
+                }
+                [chunk] => layer.repeat(sim, chunk),
+                group => layer.group_backward(sim, group),
             }
         }
-        sim.tape.give_all(inputs_of.pop());
+        let Layer {
+            input,
+            dy: rest,
+            dx,
+            ..
+        } = layer;
+        sim.tape.give_all([input, rest]);
+        dy = dx;
         sim.tape.give_all(plans.pop());
     }
     sim.sum_experts_of(None);
     sim.tape.enter(Phase::Backward, None);
-    let joined = sim.tape.take(Kind::Workspace, stream);
-    sim.tape.over(stream);
-    sim.tape.give_all(dy.take());
-    embedding(sim, joined);
+    // The gradient of the embedding is added where the step's sum lies: with tied weights, the
+    // head's.
+    if first && !model.tie_word_embeddings {
+        sim.gradient(rows(model.vocab_size, hidden));
+    }
+    sim.tape.give(dy);
     sim.collect(first);
     sim.tape.give(inputs);
 }
@@ -193,13 +206,13 @@ struct Forward {
     last: Span,
 }
 
-/// Bytes of a restored input of `chunk`, which are the kept ones where these are on the device in
-/// f32.
-fn restored(sim: &Sim<'_>, tokens: usize, keep: Keep) -> u64 {
+/// Bytes of the kept input of a layer, of `tokens` tokens. That of the first one is looked up again.
+fn kept_input(sim: &Sim<'_>, index: usize, tokens: usize, keep: Keep) -> u64 {
     match keep {
-        Keep::F32 => 0,
-        Keep::Compute if sim.target.element() == F32 => 0,
-        Keep::Compute | Keep::Host => rows(tokens, sim.model.hidden_size),
+        _ if index == 0 => 0,
+        Keep::F32 => rows(tokens, sim.model.hidden_size),
+        Keep::Compute => sim.target.element() * (tokens * sim.model.hidden_size) as u64,
+        Keep::Host => 0,
     }
 }
 
@@ -242,18 +255,9 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
         let next = sim.tape.take(Kind::Workspace, rows(tokens, hidden));
         let input = std::mem::replace(&mut last, next);
         // The layer's input is what the layer before gave.
-        match keep {
-            Keep::F32 => inputs.push(sim.tape.become_kind(input, Kind::Activations)),
-            Keep::Compute => {
-                let kept = sim.target.element() * (tokens * hidden) as u64;
-                sim.tape.give(input);
-                inputs.push(sim.tape.take(Kind::Activations, kept));
-            }
-            Keep::Host => {
-                sim.tape.give(input);
-                inputs.push(sim.tape.take(Kind::Activations, 0));
-            }
-        }
+        sim.tape.give(input);
+        let kept = kept_input(sim, index, tokens, keep);
+        inputs.push(sim.tape.take(Kind::Activations, kept));
     }
     Forward {
         inputs,
@@ -262,87 +266,136 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
     }
 }
 
-/// Whole sequences at once: one graph from the layer's input to its output.
-fn repeat(sim: &mut Sim<'_>, index: usize, chunk: &Chunk, keep: Keep, first: bool) {
-    let size = rows(chunk.tokens(), sim.model.hidden_size);
-    let x = restored(sim, chunk.tokens(), keep);
-    let x = sim.tape.take(Kind::Workspace, x);
-    sim.graph = true;
-    let (flow, kept) = layer::forward(sim, index, chunk, Flow::default(), KeysFrom::Here);
-    let output = sim.tape.take(Kind::Workspace, size);
-    sim.tape.give_all(flow.residual);
-    sim.tape.give_all(flow.update);
-    sim.tape.give(output);
-    // The gradient of the output stays where it is until that of the input replaces it.
-    let dy = sim.tape.take(Kind::Workspace, size);
-    let (dx, _) = layer::backward(sim, chunk, dy, kept);
-    sim.graph = false;
-    sim.tape.give(dx);
-    sim.tape.give(x);
-    sim.collect(first);
+/// A layer on its way back.
+struct Layer {
+    index: usize,
+    keep: Keep,
+    /// Inputs of the chunks not gone through yet.
+    input: Span,
+    /// Gradients of their outputs.
+    dy: Span,
+    /// Gradients of the inputs of those gone through.
+    dx: Span,
+    /// Whether the gradients that are made become the sums.
+    first: bool,
 }
 
-/// The chunks of one sequence, from the last to the first.
-fn group_backward(
-    sim: &mut Sim<'_>,
-    index: usize,
-    group: &[Chunk],
-    keep: Keep,
-    first: bool,
-    collected: &mut bool,
-) {
-    let hidden = sim.model.hidden_size;
-    let groups = sim.groups();
-    let sizes = [sim.model.query_head_dim(), sim.model.value_head_dim()];
-    // Keys and values of all chunks, then put together.
-    let mut parts: Vec<Vec<Span>> = Vec::new();
-    for (at, chunk) in group.iter().enumerate() {
-        if !tells(at, group.len()) {
-            let both = sizes.map(|width| {
-                let bytes = rows(chunk.tokens(), groups * width);
-                sim.tape.take(Kind::Workspace, bytes)
-            });
-            parts.push(both.into());
-            continue;
-        }
-        let x = restored(sim, 2 * chunk.tokens(), keep);
-        let x = sim.tape.take(Kind::Workspace, x);
-        let keys = projections::keys(sim, chunk);
-        sim.tape.give_all(keys.kept);
-        parts.push(keys.both);
-        sim.tape.give(x);
+impl Layer {
+    /// Takes what is kept of a chunk's input, and the gradient of its output.
+    fn take(&mut self, sim: &Sim<'_>, chunk: &Chunk) -> (Span, Span) {
+        let tokens = chunk.tokens();
+        let kept = kept_input(sim, self.index, tokens, self.keep);
+        let dy = self.dy.split(rows(tokens, sim.model.hidden_size));
+        (self.input.split(kept), dy)
     }
-    let end = group.last().map_or(0, |chunk| chunk.sequences * chunk.keys);
-    let [key, value] = sizes.map(|width| rows(end, groups * width));
-    let key = sim.tape.take(Kind::Activations, key);
-    let (mut key_parts, mut value_parts) = (Vec::new(), Vec::new());
-    for both in parts {
-        let mut both = both.into_iter();
-        key_parts.extend(both.next());
-        value_parts.extend(both);
-    }
-    sim.tape.give_all(key_parts);
-    let value = sim.tape.take(Kind::Activations, value);
-    sim.tape.give_all(value_parts);
 
-    let mut arriving: Vec<Span> = Vec::new();
-    for (at, chunk) in group.iter().enumerate().rev() {
-        if !tells(at, group.len()) {
-            continue;
+    /// Bytes of a chunk's input in f32 beside what is kept of it. From the host the next one comes
+    /// meanwhile.
+    fn restored(&self, sim: &Sim<'_>, chunk: &Chunk) -> u64 {
+        let size = rows(chunk.tokens(), sim.model.hidden_size);
+        match self.keep {
+            _ if self.index == 0 => size,
+            Keep::F32 => 0,
+            Keep::Compute if sim.target.element() == F32 => 0,
+            Keep::Compute => size,
+            Keep::Host => 2 * size,
         }
-        let size = rows(chunk.tokens(), hidden);
-        let x = restored(sim, 2 * chunk.tokens(), keep);
+    }
+
+    /// A chunk that is not simulated.
+    fn pass_over(&mut self, sim: &mut Sim<'_>, chunk: &Chunk) {
+        let (x, dy) = self.take(sim, chunk);
+        sim.tape.give(x);
+        self.dx.join(dy);
+    }
+
+    fn collect(&mut self, sim: &mut Sim<'_>) {
+        sim.collect(self.first);
+        self.first = false;
+    }
+
+    /// Whole sequences at once: one graph from the layer's input to its output.
+    fn repeat(&mut self, sim: &mut Sim<'_>, chunk: &Chunk) {
+        let size = rows(chunk.tokens(), sim.model.hidden_size);
+        let (kept, dy) = self.take(sim, chunk);
+        let x = self.restored(sim, chunk);
         let x = sim.tape.take(Kind::Workspace, x);
         sim.graph = true;
-        let (flow, kept) = layer::forward(sim, index, chunk, Flow::default(), KeysFrom::Made);
+        let (flow, layer) = layer::forward(sim, self.index, chunk, Flow::default(), KeysFrom::Here);
         let output = sim.tape.take(Kind::Workspace, size);
         sim.tape.give_all(flow.residual);
         sim.tape.give_all(flow.update);
         sim.tape.give(output);
-        let dy = sim.tape.take(Kind::Workspace, size);
-        let (dx, dkeys) = layer::backward(sim, chunk, dy, kept);
-        sim.collect(first && !*collected);
-        sim.tape.give_all(std::mem::take(&mut arriving));
+        let (dx, _) = layer::backward(sim, chunk, dy, layer);
+        sim.graph = false;
+        self.dx.join(dx);
+        sim.tape.give_all([x, kept]);
+        self.collect(sim);
+    }
+
+    /// The chunks of one sequence, from the last to the first.
+    fn group_backward(&mut self, sim: &mut Sim<'_>, group: &[Chunk]) {
+        let groups = sim.groups();
+        let sizes = [sim.model.query_head_dim(), sim.model.value_head_dim()];
+        let both = |chunk: &Chunk| sizes.map(|width| rows(chunk.tokens(), groups * width));
+        // Keys and values of all chunks, then put together.
+        let mut parts: Vec<Vec<Span>> = Vec::new();
+        for (at, chunk) in group.iter().enumerate() {
+            if !tells(at, group.len()) {
+                let both = both(chunk).map(|bytes| sim.tape.take(Kind::Workspace, bytes));
+                parts.push(both.into());
+                continue;
+            }
+            let x = self.restored(sim, chunk);
+            let x = sim.tape.take(Kind::Workspace, x);
+            let keys = projections::keys(sim, chunk);
+            sim.tape.give_all(keys.kept);
+            parts.push(keys.both);
+            sim.tape.give(x);
+        }
+        let end = group.last().map_or(0, |chunk| chunk.sequences * chunk.keys);
+        let [key, value] = sizes.map(|width| rows(end, groups * width));
+        let key = sim.tape.take(Kind::Activations, key);
+        let (mut key_parts, mut value_parts) = (Vec::new(), Vec::new());
+        for both in parts {
+            let mut both = both.into_iter();
+            key_parts.extend(both.next());
+            value_parts.extend(both);
+        }
+        sim.tape.give_all(key_parts);
+        let value = sim.tape.take(Kind::Activations, value);
+        sim.tape.give_all(value_parts);
+
+        let mut arriving: Vec<Span> = Vec::new();
+        for (at, chunk) in group.iter().enumerate().rev() {
+            if tells(at, group.len()) {
+                self.streamed(sim, chunk, &mut arriving);
+            } else {
+                self.pass_over(sim, chunk);
+            }
+        }
+        sim.tape.give_all(arriving);
+        sim.tape.give_all([key, value]);
+    }
+
+    /// One chunk of several. `arriving`: gradients of the keys and values before the chunk that was
+    /// last at work.
+    fn streamed(&mut self, sim: &mut Sim<'_>, chunk: &Chunk, arriving: &mut Vec<Span>) {
+        let size = rows(chunk.tokens(), sim.model.hidden_size);
+        let groups = sim.groups();
+        let sizes = [sim.model.query_head_dim(), sim.model.value_head_dim()];
+        let (kept, dy) = self.take(sim, chunk);
+        let x = self.restored(sim, chunk);
+        let x = sim.tape.take(Kind::Workspace, x);
+        sim.graph = true;
+        let (flow, layer) = layer::forward(sim, self.index, chunk, Flow::default(), KeysFrom::Made);
+        let output = sim.tape.take(Kind::Workspace, size);
+        sim.tape.give_all(flow.residual);
+        sim.tape.give_all(flow.update);
+        sim.tape.give(output);
+        let (dx, dkeys) = layer::backward(sim, chunk, dy, layer);
+        sim.collect(self.first);
+        sim.tape.give_all(std::mem::take(arriving));
         arriving.extend(dkeys.into_iter().flatten());
         // The chunk's own keys back into its input.
         let keys = projections::keys(sim, chunk);
@@ -353,11 +406,8 @@ fn group_backward(
         let more = projections::keys_backward(sim, chunk, own, keys);
         sim.tape.give(more);
         sim.graph = false;
-        sim.tape.give(dx);
-        sim.tape.give(x);
-        sim.collect(first && !*collected);
-        *collected = true;
+        self.dx.join(dx);
+        sim.tape.give_all([x, kept]);
+        self.collect(sim);
     }
-    sim.tape.give_all(arriving);
-    sim.tape.give_all([key, value]);
 }

@@ -53,6 +53,24 @@ pub struct Span {
     bytes: u64,
 }
 
+impl Span {
+    /// Some of the bytes by themselves, all of them where there are fewer.
+    pub fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self {
+            kind: self.kind,
+            bytes,
+        }
+    }
+
+    /// Adds bytes of the same kind.
+    pub fn join(&mut self, more: Self) {
+        debug_assert_eq!(self.kind, more.kind, "a span is of one kind");
+        self.bytes += more.bytes;
+    }
+}
+
 /// Takes and gives back, and remembers the fullest moment of each phase and layer.
 #[derive(Debug)]
 pub struct Tape {

@@ -1,7 +1,7 @@
 //! The backward pass, layer by layer from the last, chunk by chunk from the last.
 
 use bellows_kernels::experts::{WeightAccumulator, WeightSums};
-use bellows_kernels::memory::{Stage, enter_layer, enter_part, enter_stage, note};
+use bellows_kernels::memory::{Kind, Stage, enter_layer, enter_part, enter_stage, note, own};
 use bellows_kernels::routing::{Plan, Routing};
 use bellows_kernels::vjp::seed;
 use burn::tensor::Tensor;
@@ -39,6 +39,7 @@ pub fn run(
             inputs,
             plans: &plans[index],
             kept: kept.pop().expect("forward kept the input of every layer"),
+            dx: Vec::new(),
             sums,
             first_decision,
             weighing,
@@ -51,6 +52,8 @@ pub fn run(
                 _ => pass.streamed(first, group, &mut dy),
             }
         }
+        dy = std::mem::take(&mut pass.dx);
+        dy.reverse();
         losses = pass.losses.take();
         let sums = pass.sums;
         put_expert_sums(index, sums, gradients);
@@ -78,8 +81,10 @@ struct Layer<'a> {
     inputs: &'a [Input],
     /// By chunk and iteration.
     plans: &'a [Vec<Plan>],
-    /// By chunk.
+    /// By chunk, those not gone through yet.
     kept: Vec<Kept>,
+    /// Gradients of the input by chunk, from the last.
+    dx: Vec<Tensor<2>>,
     sums: WeightAccumulator,
     first_decision: usize,
     weighing: Option<&'a Weighing>,
@@ -89,10 +94,12 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Whole sequences at once: one graph from the layer's input to its output. `dy[at]` becomes
-    /// the gradient of the input.
-    fn whole(&mut self, at: usize, part: &Part, dy: &mut [Tensor<2>]) {
-        let x = self.kept[at].restore(self.step.device);
+    /// Whole sequences at once: one graph from the layer's input to its output. The last of `dy` is
+    /// the gradient of that output.
+    fn whole(&mut self, at: usize, part: &Part, dy: &mut Vec<Tensor<2>>) {
+        let kept = self.kept.pop().expect("every chunk's input is kept");
+        let x = kept.restore(self.step.device);
+        drop(kept);
         let x = Tensor::from_inner(x).require_grad();
         let stream = Stream {
             residual: x.clone(),
@@ -105,19 +112,21 @@ impl Layer<'_> {
         let again = enter_stage(Stage::Recompute);
         let (y, routings) = self.layer.forward(stream, &self.inputs[at], None, choices);
         drop(again);
-        let start = self.start(y.sum(), dy[at].clone(), routings, part);
+        let dy = dy.pop().expect(A_GRADIENT);
+        let start = self.start(y.sum(), dy, routings, part);
         let mut raw = start.backward();
-        dy[at] = gradient(&x, &mut raw);
+        self.dx.push(gradient(&x, &mut raw));
         self.collect(&mut raw);
     }
 
     /// The chunks `group` of one sequence, the first of which has the number `first`.
-    fn streamed(&mut self, first: usize, group: &[Part], dy: &mut [Tensor<2>]) {
+    fn streamed(&mut self, first: usize, group: &[Part], dy: &mut Vec<Tensor<2>>) {
         let numbers = first..first + group.len();
         let device = self.step.device;
         let inputs = self.inputs;
         let again = enter_stage(Stage::Recompute);
-        let own = restored(self.kept[numbers.clone()].iter(), device);
+        let kept = self.kept.split_off(first);
+        let own = restored(kept.iter(), device);
         let (keys, values) = own
             .zip(&inputs[numbers.clone()])
             .map(|(x, input)| self.plain.keys(x, input))
@@ -130,8 +139,7 @@ impl Layer<'_> {
         // Gradients of the keys and values before the chunk that was last at work, from all chunks
         // behind them.
         let mut arriving: Option<(Tensor<4>, Tensor<4>)> = None;
-        let kept = std::mem::take(&mut self.kept);
-        let own = restored(kept[numbers.clone()].iter().rev(), device);
+        let own = restored(kept.into_iter().rev(), device);
         for ((at, part), x) in numbers.zip(group).rev().zip(own) {
             let input = &inputs[at];
             let (start, length) = (part.tokens.start, part.tokens.len());
@@ -154,9 +162,8 @@ impl Layer<'_> {
                 self.layer
                     .forward_against(layer_input.clone(), seen, input, choices);
             drop(again);
-            let mut raw = self
-                .start(y.sum(), dy[at].clone(), routings, part)
-                .backward();
+            let dy = dy.pop().expect(A_GRADIENT);
+            let mut raw = self.start(y.sum(), dy, routings, part).backward();
             let dx = gradient(&layer_input, &mut raw);
             let (mut dkey, mut dvalue) = (gradient(&key, &mut raw), gradient(&value, &mut raw));
             self.collect(&mut raw);
@@ -176,14 +183,14 @@ impl Layer<'_> {
             let mut raw = seed(key, dkey.clone().narrow(2, start, length))
                 .add(seed(value, dvalue.clone().narrow(2, start, length)))
                 .backward();
-            dy[at] = dx.add(gradient(&layer_input, &mut raw));
-            note(&dy[at]);
+            let dx = dx.add(gradient(&layer_input, &mut raw));
+            note(&dx);
+            self.dx.push(dx);
             self.collect(&mut raw);
             if start > 0 {
                 arriving = Some((dkey.narrow(2, 0, start), dvalue.narrow(2, 0, start)));
             }
         }
-        self.kept = kept;
     }
 
     /// What a backward pass over a chunk starts from: the gradient of its output, and its share of
@@ -216,6 +223,9 @@ impl Layer<'_> {
         self.gradients.accumulate_part(&place, self.layer, raw);
     }
 }
+
+/// Chunks are gone through from the last, as is the gradient.
+const A_GRADIENT: &str = "every chunk's output has a gradient";
 
 fn gradient<const D: usize>(of: &Tensor<D>, raw: &mut burn::tensor::Gradients) -> Tensor<D> {
     of.grad_remove(raw)
@@ -255,8 +265,8 @@ fn put_expert_sums(index: usize, sums: WeightAccumulator, gradients: &mut Gradie
     }
 }
 
-/// The embedding takes all chunks at once, so that its gradient, a row a token of the vocabulary,
-/// is made once.
+/// The gradient of the embedding, a row a token of the vocabulary, is added where the step's sum of
+/// it lies: with tied weights the head's. There is no second one.
 fn embedding(
     step: &MicroStep<'_>,
     inputs: &[Input],
@@ -265,8 +275,16 @@ fn embedding(
 ) {
     let _part = enter_part("embedding");
     let embedding = &step.model.embed_tokens;
-    let ids = inputs.iter().map(|input| input.ids.clone()).collect();
-    let rows = embedding.forward(Tensor::cat(ids, 0));
-    let mut raw = seed(rows, Tensor::cat(dy, 0)).backward();
-    gradients.accumulate_part(&["embed_tokens"], embedding, &mut raw);
+    let dims = embedding.weight.dims();
+    let name = "embed_tokens.weight";
+    let mut sum = match gradients.by_name.remove(name) {
+        Some(sum) => sum.reshape(dims),
+        None => Tensor::zeros(dims, &step.device.clone().without_autodiff()),
+    };
+    for (input, dy) in inputs.iter().zip(dy) {
+        sum = embedding.add_gradient(sum, input.ids.clone(), dy);
+    }
+    let sum = sum.reshape([dims[0] * dims[1]]);
+    own(&sum, Kind::Gradients, None, name);
+    gradients.by_name.insert(name.to_owned(), sum);
 }

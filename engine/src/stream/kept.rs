@@ -1,11 +1,15 @@
 //! Inputs of layers, kept from forward to backward.
 
+use std::borrow::Borrow;
+
 use bellows_kernels::Compute;
 use bellows_kernels::convert::convert;
 use bellows_kernels::host::Moved;
 use bellows_kernels::memory;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
+
+use crate::model::Embedding;
 
 /// Where and how the layers' inputs are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +48,13 @@ pub enum Kept {
     Device(Tensor<2>),
     /// On the host.
     Host(Moved<2>),
+    /// Nowhere: the first layer's input is rows of the embedding, which are looked up again.
+    Embedded {
+        /// Without autodiff.
+        embedding: Embedding,
+        /// The chunk's tokens.
+        ids: Tensor<1, Int>,
+    },
 }
 
 impl Kept {
@@ -68,20 +79,34 @@ impl Kept {
         match self {
             Self::Device(x) => convert(x.clone(), Compute::F32),
             Self::Host(moved) => moved.restore(&device.clone().without_autodiff()),
+            Self::Embedded { embedding, ids } => {
+                let rows = embedding.forward(ids.clone());
+                memory::note(&rows);
+                rows
+            }
         }
     }
 }
 
-/// The chunks in f32 on `device`, in the order of `kept`, each restored before the one ahead of it
-/// is worked on.
-pub fn restored<'a, I>(mut kept: I, device: &Device) -> impl Iterator<Item = Tensor<2>> + use<'a, I>
+/// The chunks in f32 on `device`, in the order of `kept`. One that comes from the host is restored
+/// while the one ahead of it is worked on; the others cost nothing to have, and are restored when
+/// they are asked for. What `kept` owns is let go as it is restored.
+pub fn restored<I>(kept: I, device: &Device) -> impl Iterator<Item = Tensor<2>> + use<I>
 where
-    I: Iterator<Item = &'a Kept>,
+    I: Iterator,
+    I::Item: Borrow<Kept>,
 {
     let device = device.clone();
-    let mut ahead = kept.next().map(|kept| kept.restore(&device));
+    let mut kept = kept.peekable();
+    let mut ahead: Option<Tensor<2>> = None;
     std::iter::from_fn(move || {
-        let next = kept.next().map(|kept| kept.restore(&device));
-        std::mem::replace(&mut ahead, next)
+        let now = match ahead.take() {
+            Some(restored) => restored,
+            None => kept.next()?.borrow().restore(&device),
+        };
+        if matches!(kept.peek().map(Borrow::borrow), Some(Kept::Host(_))) {
+            ahead = kept.next().map(|kept| kept.borrow().restore(&device));
+        }
+        Some(now)
     })
 }

@@ -16,22 +16,3 @@ pub enum Memory {
     #[default]
     Auto,
 }
-
-/// The chunk for sequences of `time` tokens where none is asked for: an eighth of the sequence,
-/// so that what a chunk needs stays small beside what the sequence needs, within 1,024, below which
-/// products are too small for a GPU, and 4,096 tokens.
-pub fn auto_chunk(time: usize) -> usize {
-    (time / 8).next_multiple_of(128).clamp(1024, 4096)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chosen_chunk_is_never_too_small_for_products_nor_as_long_as_a_long_sequence() {
-        for (time, chunk) in [(1, 1024), (8192, 1024), (20_000, 2560), (65_536, 4096)] {
-            assert_eq!(auto_chunk(time), chunk);
-        }
-    }
-}

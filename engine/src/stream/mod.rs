@@ -23,13 +23,13 @@
 
 mod backward;
 mod forward;
-mod head;
+pub(crate) mod head;
 mod kept;
 mod memory;
 pub(crate) mod parts;
 
 pub use kept::Keep;
-pub use memory::{Memory, auto_chunk};
+pub use memory::Memory;
 
 use bellows_kernels::host;
 use bellows_kernels::memory::{Stage, enter_part, enter_stage};

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use bellows_kernels::host;
+use bellows_kernels::{Compute, host};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
 use super::{Naming, Path, TensorSource, WeightError, correction_bias_name, parts};
 use crate::config::ModelConfig;
-use crate::model::Decoder;
+use crate::model::{Decoder, hold};
 
 /// A tensor on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +94,15 @@ pub fn export(model: &Decoder) -> Vec<NamedTensor> {
     tensors
 }
 
+/// The type that a weight is held in.
+fn held_in<const D: usize>(weight: &Tensor<D>) -> Compute {
+    let types = [Compute::F16, Compute::Bf16];
+    let held = types
+        .into_iter()
+        .find(|held| held.dtype() == weight.dtype());
+    held.unwrap_or(Compute::F32)
+}
+
 /// Replaces every weight of `model` by that of `source`.
 ///
 /// # Errors
@@ -135,8 +144,14 @@ pub fn import(mut model: Decoder, source: &dyn TensorSource) -> Result<Decoder, 
             }
             param.map(|old| {
                 let device = old.device();
-                Tensor::from_data(TensorData::new(values, shape), &device)
-                    .set_require_grad(device.is_autodiff())
+                // As the model holds it.
+                let held = held_in(&old);
+                drop(old);
+                hold(
+                    Tensor::from_data(TensorData::new(values, shape), &device),
+                    held,
+                )
+                .set_require_grad(device.is_autodiff())
             })
         }
     }

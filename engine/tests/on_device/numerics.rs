@@ -4,13 +4,16 @@ use bellows_engine::config::ModelConfig;
 use bellows_engine::kernels::{Compute, Kernels};
 use bellows_engine::model::{Decoder, Numerics};
 use bellows_engine::objective::RouterObjective;
+use bellows_engine::observer::NoObserver;
 use bellows_engine::optim::{AdamW, AdamWConfig};
-use bellows_engine::weights::parameters;
+use bellows_engine::step::{Backpropagation, Settings, run_with};
+use bellows_engine::stream::{self, Keep};
+use bellows_engine::weights::{NamedTensor, TensorSource, WeightError, export, import, parameters};
 use burn::tensor::{DType, Device};
 
 use crate::batches::{step, whole};
 use crate::device::test_device;
-use crate::models::{build, build_with, coe, deepseek_v3, qwen3_sliding};
+use crate::models::{build, build_with, coe, deepseek_v3, llama_tied, qwen3_sliding};
 use crate::numbers::{assert_close, assert_near, host};
 
 #[test]
@@ -108,6 +111,132 @@ fn no_arithmetic_of_burns_receives_the_sixteen_bits_that_matrices_are_multiplied
                 assert_eq!(values.dtype(), DType::F32, "{compute:?}: {name}");
             }
         }
+    }
+}
+
+/// Conversion from 16 bits is exact: a model that holds its matrices so has to make the very step of
+/// one that holds the rounded values in f32.
+#[test]
+fn weights_held_in_sixteen_bits_make_the_step_of_their_rounded_values_to_the_bit() {
+    let Some(device) = test_device() else { return };
+    let types = [Compute::F16, Compute::Bf16];
+    let stored: Vec<Compute> = types
+        .into_iter()
+        .filter(|held| device != Device::flex() && held.stored_by(&device))
+        .collect();
+    if stored.is_empty() {
+        println!(
+            "SKIPPED weights_held_in_sixteen_bits_make_the_step_of_their_rounded_values_to_the_bit: \
+             the device has kernels for no 16-bit type"
+        );
+    }
+    for compute in stored {
+        for config in [qwen3_sliding(), llama_tied(), deepseek_v3(), coe()] {
+            let numerics = |weights| Numerics {
+                compute,
+                weights,
+                ..Numerics::default()
+            };
+            let small = build_with(&config, numerics(compute), &device);
+            for (name, _, values) in parameters(&small) {
+                // Vectors and routers stay as they are.
+                let exact =
+                    name.contains("norm") || name.ends_with("bias") || name.contains(".gate.");
+                let wanted = if exact { DType::F32 } else { compute.dtype() };
+                assert_eq!(values.dtype(), wanted, "{name}");
+            }
+            let large = build_with(&config, numerics(Compute::F32), &device);
+            let large = import(large, &Exported(export(&small))).expect("the same model");
+            let ways = [
+                Backpropagation::Plain,
+                Backpropagation::Streamed(stream::Settings {
+                    chunk: Some(5),
+                    keep: Keep::F32,
+                }),
+            ];
+            for backpropagation in ways {
+                let settings = Settings {
+                    backpropagation,
+                    ..Settings::default()
+                };
+                let run = |model: &Decoder| {
+                    let (batches, routers) = (whole(), RouterObjective::default());
+                    let device = device.clone().autodiff();
+                    run_with(
+                        model,
+                        &batches,
+                        &routers,
+                        &device,
+                        &mut NoObserver,
+                        &settings,
+                    )
+                };
+                let (found, wanted) = (run(&small), run(&large));
+                assert_eq!(found.losses, wanted.losses, "{compute:?}, {settings:?}");
+                for (name, gradient) in found.gradients.by_name {
+                    assert_eq!(gradient.dtype(), DType::F32, "{name}");
+                    let wanted = host(wanted.gradients.by_name[&name].clone());
+                    assert_eq!(host(gradient), wanted, "{compute:?}, {settings:?}: {name}");
+                }
+            }
+            // Back into a model that holds 16 bits: nothing is lost that was not lost before.
+            let again = build_with(&config, numerics(compute), &device);
+            let again = import(again, &Exported(export(&large))).expect("the same model");
+            for ((name, _, found), (_, _, wanted)) in
+                parameters(&again).into_iter().zip(parameters(&small))
+            {
+                assert_eq!(found.dtype(), wanted.dtype(), "{name}");
+                assert_eq!(host(found), host(wanted), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_update_of_weights_in_sixteen_bits_is_refused_and_not_lost_in_rounding() {
+    let Some(device) = test_device() else { return };
+    if device == Device::flex() || !Compute::F16.stored_by(&device) {
+        println!(
+            "SKIPPED an_update_of_weights_in_sixteen_bits_is_refused_and_not_lost_in_rounding: the \
+             device has kernels for no f16"
+        );
+        return;
+    }
+    let numerics = Numerics {
+        compute: Compute::F16,
+        weights: Compute::F16,
+        ..Numerics::default()
+    };
+    let model = build_with(&qwen3_sliding(), numerics, &device);
+    let gradients = step(&model, &whole(), &RouterObjective::default(), &device).gradients;
+    let update = std::panic::AssertUnwindSafe(|| {
+        AdamW::new(&AdamWConfig::default()).apply(model, gradients, 0.01)
+    });
+    let refused = std::panic::catch_unwind(update).expect_err("16 bits are refused");
+    let words = refused.downcast_ref::<String>().expect("a message");
+    assert!(words.contains("AdamW updates weights in f32"), "{words}");
+}
+
+/// Weights on the host as a source.
+#[derive(Debug)]
+struct Exported(Vec<NamedTensor>);
+
+impl TensorSource for Exported {
+    fn read(&self, name: &str, _: &[usize]) -> Result<Vec<f32>, WeightError> {
+        let tensor = self.0.iter().find(|tensor| tensor.name == name);
+        Ok(tensor.expect("every weight was exported").values.clone())
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|tensor| tensor.name == name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|tensor| tensor.name.clone()).collect()
+    }
+
+    fn place(&self) -> String {
+        "this test".into()
     }
 }
 

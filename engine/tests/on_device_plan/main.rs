@@ -125,6 +125,7 @@ fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it()
             micro_batches: 1,
             documents: false,
             training: true,
+            head_twice: false,
         };
         let (before, moments) = measured(&config, &load, way, &device);
         let fullest = moments

@@ -55,7 +55,8 @@ pub struct Settings {
     /// another factor is as right, and takes another pass over them.
     pub loss_scale: f64,
     /// Bytes that logits and their gradients may take at a time. At least some tokens of a tile
-    /// are computed together even where it is less than they need.
+    /// are computed together even where it is less than they need. `usize::MAX`: the logits of all
+    /// tokens at once.
     pub workspace: usize,
 }
 

@@ -7,6 +7,9 @@ use super::{Gradients, Losses, Pass, Settings, Slopes, objective};
 /// Tokens whose logits lie in the workspace at one time, in three buffers, and never more than
 /// stay near a CPU.
 fn chunk(vocabulary: usize, settings: &Settings) -> usize {
+    if settings.workspace == usize::MAX {
+        return usize::MAX;
+    }
     let row = 3 * vocabulary.max(1) * size_of::<f32>();
     (settings.workspace / row).clamp(1, 1024)
 }

@@ -7,6 +7,7 @@ mod chain;
 mod cross_entropy;
 mod cross_entropy_hazards;
 mod device;
+mod embedding;
 mod experts;
 mod experts_fused;
 mod memcheck;

@@ -86,7 +86,7 @@ fn planner(config: &RunConfig, ui: &Ui) -> Result<Planner, Error> {
     }
 }
 
-/// `--measure`: a step of each of six configurations, predicted and measured.
+/// `--measure`: a step of each of eight configurations, predicted and measured.
 fn measured(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
     let opened = args.device.unwrap_or_default().open()?;
     let compute = Precision::Auto.resolve(&opened)?.compute;

@@ -1,6 +1,7 @@
 //! In which type a run multiplies matrices: what is asked for, against what the device offers.
 
 use std::fmt;
+use std::str::FromStr;
 
 use bellows_engine::kernels::Compute;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,16 @@ impl Precision {
             Precision::F16 => "f16",
             Precision::Bf16 => "bf16",
         }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Auto, Self::F32, Self::F16, Self::Bf16];
+        let found = all.into_iter().find(|known| known.as_str() == text);
+        found.ok_or_else(|| format!("{text:?} is no precision: give auto, f32, f16 or bf16"))
     }
 }
 
@@ -149,6 +160,20 @@ impl Precision {
         let offers = device.details.as_ref().map(Offers::of);
         let name = format!("{} ({})", device.label, device.name());
         self.resolve_among(offers, name)
+    }
+
+    /// The same for a choice that `--precision` made.
+    ///
+    /// # Errors
+    /// The same, in the words of the flag.
+    pub fn of_flag(self, device: &OpenDevice) -> Result<Resolved, Error> {
+        self.resolve(device).map_err(|error| {
+            let offered = list(&error.offered);
+            let message = error.to_string();
+            Error::input(message.replacen("train.precision is", "--precision is", 1)).help(format!(
+                "give --precision one of {offered}, or choose another --device"
+            ))
+        })
     }
 
     /// `offers` is absent for the CPU backend.

@@ -3,10 +3,10 @@
 use bellows_engine::kernels::memory::{Ledger, Moment, Watch, in_use};
 use bellows_engine::kernels::{Compute, Kernels};
 use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
-use bellows_engine::objective::RouterObjective;
+use bellows_engine::objective::{Objective, RouterObjective, Targets};
 use bellows_engine::observer::NoObserver;
 use bellows_engine::optim::{AdamW, AdamWConfig, own_parameters};
-use bellows_engine::plan::{ByKind, Mode, Prediction, Target, predict};
+use bellows_engine::plan::{ByKind, Load, Mode, Prediction, Target, predict};
 use bellows_engine::step::{Backpropagation, IGNORE, MicroBatch, Settings, run_with};
 use bellows_engine::stream::{self, Keep};
 use burn::tensor::Device;
@@ -82,6 +82,22 @@ fn way_of(sample: &Sample) -> Backpropagation {
     }
 }
 
+/// What the objective of `sample` is told of its tokens.
+fn targets_of(sample: &Sample) -> Targets {
+    let Load { batch, time, .. } = sample.load;
+    match sample.objective {
+        Objective::Dpo { .. } => Targets::Pairs {
+            reference: vec![-(time as f32); batch],
+        },
+        Objective::Grpo { .. } => Targets::Groups {
+            advantages: (0..batch).map(|row| row as f32 - 0.5).collect(),
+            old: vec![-1.0; batch * time],
+            reference: vec![-1.0; batch * time],
+        },
+        _ => Targets::Labels,
+    }
+}
+
 /// Takes two steps of `sample` on `device`, which has no autodiff: the first compiles kernels and
 /// makes the moments, the second is measured.
 ///
@@ -97,7 +113,7 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
     let numerics = Numerics {
         kernels: Kernels::default(),
         compute,
-        recompute_experts: false,
+        ..Numerics::default()
     };
     let mut init = Init::random(&tracked, 0, 0.02).with_numerics(numerics);
     let mut model = Decoder::new(&mut init, &sample.model);
@@ -116,10 +132,11 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
     let batches = [MicroBatch {
         sequences: Sequences::plain(batch, time, ids),
         labels,
-        ..MicroBatch::default()
+        targets: targets_of(sample),
     }];
     let settings = Settings {
         backpropagation: way_of(sample),
+        objective: sample.objective,
         ..Settings::default()
     };
     let objective = RouterObjective::default();

@@ -49,6 +49,7 @@ impl Planner {
             kernels: config.model.kernels,
             compute,
             recompute_experts: config.train.recompute_experts,
+            ..Numerics::default()
         };
         Self {
             target: Target::of(&opened.device, numerics),
@@ -96,6 +97,7 @@ impl Planner {
                 micro_batches: train.accumulation,
                 documents: self.config.data.packing == Packing::Respect,
                 training: true,
+                head_twice: self.config.objective.has_reference(),
             },
             target: self.target,
             memory: train.memory,

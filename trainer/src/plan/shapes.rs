@@ -1,6 +1,7 @@
 //! Configurations whose predicted memory is held against what a step of them takes.
 
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
+use bellows_engine::objective::{Mean, Objective};
 use bellows_engine::plan::{Load, Mode};
 
 /// How large they are.
@@ -26,10 +27,12 @@ pub struct Sample {
     pub mode: Mode,
     /// Tokens of a chunk, where it streams.
     pub chunk: usize,
+    /// What it minimises.
+    pub objective: Objective,
 }
 
 /// Six configurations: dense models, mixtures and chains of experts; plain, with checkpoints and
-/// streamed; short and long sequences.
+/// streamed; short and long sequences. Then preferences and groups, which go through the head twice.
 pub fn samples(sizes: Sizes) -> Vec<Sample> {
     let large = sizes == Sizes::Large;
     let width = if large { 1024 } else { 128 };
@@ -68,6 +71,7 @@ pub fn samples(sizes: Sizes) -> Vec<Sample> {
         micro_batches: 1,
         documents: false,
         training: true,
+        head_twice: false,
     };
     let (short, middle, long) = match large {
         true => (1024, 8192, 32_768),
@@ -79,6 +83,21 @@ pub fn samples(sizes: Sizes) -> Vec<Sample> {
         load,
         mode,
         chunk,
+        objective: Objective::default(),
+    };
+    let compared = |sample: Sample, objective: Objective| Sample {
+        load: Load {
+            head_twice: objective.has_reference(),
+            ..sample.load
+        },
+        objective,
+        ..sample
+    };
+    let dpo = Objective::Dpo { beta: 0.1 };
+    let grpo = Objective::Grpo {
+        beta: 0.04,
+        epsilon: 0.2,
+        mean: Mean::Token,
     };
     vec![
         of("dense, plain", &dense, load(4, short), Mode::Plain, 0),
@@ -110,6 +129,20 @@ pub fn samples(sizes: Sizes) -> Vec<Sample> {
             load(2, middle),
             Mode::Checkpoint,
             0,
+        ),
+        compared(
+            of("dense, DPO, plain", &dense, load(4, short), Mode::Plain, 0),
+            dpo,
+        ),
+        compared(
+            of(
+                "mixture, GRPO, stream",
+                &mixture,
+                load(2, middle),
+                Mode::Stream,
+                middle / 4,
+            ),
+            grpo,
         ),
     ]
 }

@@ -280,6 +280,7 @@ fn numerics(precision: &Resolved, train: &TrainSection) -> Numerics {
         kernels: Kernels::default(),
         compute: precision.compute,
         recompute_experts: train.recompute_experts,
+        ..Numerics::default()
     }
 }
 

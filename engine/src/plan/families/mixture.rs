@@ -23,6 +23,8 @@ struct Sizes {
     blocks: usize,
     /// Bytes of an element of the compute type.
     element: u64,
+    /// Whether the matrices are held in it.
+    held: bool,
 }
 
 /// What an iteration keeps: its input is the caller's.
@@ -53,6 +55,7 @@ impl Sizes {
             rows: tokens * (model.num_experts_per_tok + shared),
             blocks: model.n_routed_experts + shared,
             element: sim.target.element(),
+            held: sim.target.holds_compute(),
         }
     }
 
@@ -66,6 +69,14 @@ impl Sizes {
             0
         } else {
             self.element * count as u64
+        }
+    }
+
+    /// Of matrices in the compute type: nothing where they are held in it.
+    fn converted_matrix(&self, count: usize) -> u64 {
+        match self.held {
+            true => 0,
+            false => self.converted(count),
         }
     }
 
@@ -121,7 +132,11 @@ fn products(sim: &mut Sim<'_>, sizes: &Sizes, convert: bool) -> (Span, Span) {
         sizes.converted(sizes.tokens * sizes.hidden),
     );
     let matrix = |sim: &mut Sim<'_>, count: usize| {
-        let bytes = if convert { sizes.converted(count) } else { 0 };
+        let bytes = if convert {
+            sizes.converted_matrix(count)
+        } else {
+            0
+        };
         sim.tape.take(Kind::Workspace, bytes)
     };
     let gate_up = matrix(sim, sizes.gate_up());
@@ -152,7 +167,7 @@ pub fn forward(sim: &mut Sim<'_>, chunk: &Chunk, x: Span) -> (Span, Vec<Iteratio
     let kind = sim.kept_kind();
     // The routers, stacked, and the matrices, converted once.
     let held = match whole {
-        true => sizes.converted(sizes.gate_up() + sizes.down()),
+        true => sizes.converted_matrix(sizes.gate_up() + sizes.down()),
         false => 0,
     };
     let held = sim.tape.take(Kind::Workspace, held);
@@ -211,7 +226,7 @@ pub fn backward(
     let whole = chunk.whole;
     let (tokens, hidden) = (sizes.tokens, sizes.hidden);
     let held = match whole {
-        true => sizes.converted(sizes.gate_up() + sizes.down()),
+        true => sizes.converted_matrix(sizes.gate_up() + sizes.down()),
         false => 0,
     };
     let held = sim.tape.take(Kind::Workspace, held);
@@ -224,7 +239,10 @@ pub fn backward(
         let low = sim
             .tape
             .take(Kind::Workspace, sizes.converted(tokens * hidden));
-        let matrix = |count: usize| if whole { 0 } else { sizes.converted(count) };
+        let matrix = |count: usize| match whole {
+            true => 0,
+            false => sizes.converted_matrix(count),
+        };
         let pre = match sim.target.recompute_experts {
             true => {
                 sim.tape.give(at.pre);

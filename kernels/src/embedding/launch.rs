@@ -1,0 +1,49 @@
+//! Launch of the look-up.
+
+use burn::backend::ops::IntTensorOps;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Cube, DType, TensorMetadata, backend_extension};
+use burn::tensor::IntDType;
+use cubecl::prelude::CubeDim;
+
+use super::device::{self, UNITS};
+use crate::convert::element;
+use crate::gpu::{arg, contiguous, empty, grid, launch};
+
+/// The look-up without autodiff, of one token at least.
+#[backend_extension(Cube)]
+pub trait EmbeddingBackend: Backend {
+    /// The rows `ids` `[T]` of `weight` `[V, H]` in f32.
+    fn embedding_rows(weight: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl EmbeddingBackend for Cube {
+    fn embedding_rows(weight: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        let weight = contiguous(weight);
+        let ids = contiguous(Cube::int_cast(ids, IntDType::I32));
+        let (matrix_rows, width) = (weight.shape()[0], weight.shape()[1]);
+        let tokens = ids.shape()[0];
+        let y = empty(&weight, [tokens, width], DType::F32);
+        let lanes = if width.is_multiple_of(4) { 4 } else { 1 };
+        let vectors = width / lanes;
+        let count = tokens * vectors;
+        // SAFETY: the kernel writes `count` vectors, which `y` has, and holds row numbers within
+        // the matrix.
+        unsafe {
+            launch!(device::rows(
+                &weight.client,
+                grid(count.div_ceil(UNITS)),
+                CubeDim::new_1d(UNITS as u32),
+                lanes,
+                arg(&weight, lanes),
+                arg(&ids, 1),
+                arg(&y, lanes),
+                vectors,
+                matrix_rows,
+                count,
+                element(&weight),
+            ));
+        }
+        y
+    }
+}
