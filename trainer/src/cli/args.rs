@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use super::steer::{CtlArgs, ExportMetricsArgs, StatusArgs, TuiArgs, ViewArgs};
 use super::values::{ByteSize, CheckpointChoice};
 use crate::config::Override;
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, Precision};
 
 /// The colours of [`crate::ui::Ui`].
 const STYLES: Styles = Styles::styled()
@@ -218,7 +218,7 @@ pub struct PlanArgs {
     /// Memory that may be used, such as 8GiB [train.memory_limit]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Take a step of each of six configurations and compare predicted with measured peaks
+    /// Take a step of each of eight configurations and compare predicted with measured peaks
     #[arg(long, conflicts_with = "config")]
     pub measure: bool,
     /// With --measure: sizes for a software renderer (small) or a large card (large)
@@ -313,6 +313,9 @@ pub struct GenerateArgs {
     /// Where to compute: auto, cpu, gpu or gpu:N
     #[arg(long, default_value_t)]
     pub device: DeviceChoice,
+    /// Type in which matrices are held and multiplied: f32, auto, f16 or bf16; 16 bits halve the memory
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub precision: Precision,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,
@@ -343,6 +346,9 @@ pub struct EvalArgs {
     /// Where to compute: auto, cpu, gpu or gpu:N
     #[arg(long, default_value_t)]
     pub device: DeviceChoice,
+    /// Type in which matrices are held and multiplied: f32, auto, f16 or bf16; 16 bits halve the memory
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub precision: Precision,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,

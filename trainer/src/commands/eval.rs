@@ -51,7 +51,8 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<(), Error> {
     };
     let validation = dataset.validation(&loader_config(&config), batches)?;
     let opened = args.device.open()?;
-    let model = folder.load(&opened.device)?.valid();
+    let compute = args.precision.of_flag(&opened)?.compute;
+    let model = folder.load_in(&opened.device, compute)?.valid();
     let (mut sum, mut labels) = (0.0, 0);
     {
         let spinner = ui.spinner("validating");

@@ -29,9 +29,10 @@ pub fn run(args: GenerateArgs, ui: &Ui) -> Result<(), Error> {
     let folder = ModelFolder::open(&resolve(&args.model, args.checkpoint)?)?;
     let tokenizer = folder.tokenizer()?;
     let opened = args.device.open()?;
+    let compute = args.precision.of_flag(&opened)?.compute;
     let model = {
         let _spinner = ui.spinner("loading the model");
-        folder.load(&opened.device)?.valid()
+        folder.load_in(&opened.device, compute)?.valid()
     };
     let mut texts = Vec::new();
     for sample in 0..args.samples {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bellows_data::Tokenizer;
 use bellows_engine::config::{ModelConfig, huggingface};
+use bellows_engine::kernels::Compute;
 use bellows_engine::model::{Decoder, Init, Numerics};
 use bellows_engine::weights::{SafetensorsSource, WeightError, import};
 use burn::tensor::Device;
@@ -78,6 +79,20 @@ impl ModelFolder {
     /// If a weight file is missing, truncated, tampered with or does not fit `config.json`.
     pub fn load(&self, device: &Device) -> Result<Decoder, Error> {
         self.load_with(device, Numerics::default())
+    }
+
+    /// As [`ModelFolder::load`], with matrices that are held and multiplied in `compute`: to be read, not
+    /// to be trained.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn load_in(&self, device: &Device, compute: Compute) -> Result<Decoder, Error> {
+        let numerics = Numerics {
+            compute,
+            weights: compute,
+            ..Numerics::default()
+        };
+        self.load_with(device, numerics)
     }
 
     /// As [`ModelFolder::load`], computing as `numerics` says.
