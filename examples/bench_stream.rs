@@ -134,7 +134,7 @@ fn config(shape: Shape) -> ModelConfig {
             ..dense(1024, 4)
         },
         Shape::Small => ModelConfig {
-            vocab_size: 512,
+            vocab_size: 4096,
             intermediate_size: 384,
             num_attention_heads: 4,
             num_key_value_heads: 2,

@@ -48,7 +48,8 @@ impl DenseFeedForward {
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        self.down_proj.forward(swiglu(gate, up))
+        let kernels = self.down_proj.numerics.kernels;
+        self.down_proj.forward(swiglu(gate, up, kernels))
     }
 }
 

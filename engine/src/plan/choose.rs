@@ -25,10 +25,10 @@ const AMPLE_OPERATIONS: f64 = 5e11;
 /// gradient checkpointing. A product of fewer than 1,024 rows leaves workgroups idle at any width.
 ///
 /// On the CPU nothing is launched, and a chunk that stays near the processor is as fast as any: a
-/// sixteenth of the sequence, within 256 and 1,024 tokens.
+/// thirty-second part of the sequence, within 256 and 1,024 tokens.
 pub fn ample_chunk(model: &ModelConfig, load: &Load, target: Target) -> usize {
     if !target.cube {
-        return (load.time / 16).next_multiple_of(128).clamp(256, 1024);
+        return (load.time / 32).next_multiple_of(128).clamp(256, 1024);
     }
     let head = model.vocab_size * model.hidden_size;
     let layers = model.parameter_counts().computed.saturating_sub(head) as f64;
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_chunk_on_the_cpu_is_a_small_part_of_a_long_sequence() {
-        for (time, wanted) in [(1, 256), (8192, 512), (20_000, 1024), (65_536, 1024)] {
+        for (time, wanted) in [(1, 256), (8192, 256), (20_000, 640), (65_536, 1024)] {
             assert_eq!(chunk(1024, time, Target::cpu()), wanted, "{time}");
         }
     }

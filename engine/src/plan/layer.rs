@@ -249,10 +249,19 @@ pub fn backward(
         FeedForward::Mixture(iterations) => mixture::backward(sim, chunk, through, iterations),
         FeedForward::Dense(spans) => {
             let dactivation = linear::backward(sim, tokens, inner, hidden, through);
-            // Slopes of the gate: three more of the activation's size on the way.
-            sim.tape.over(3 * rows(tokens, inner));
-            let dgate = sim.tape.take(Kind::Workspace, rows(tokens, inner));
-            sim.tape.give_all(spans);
+            let dgate = if sim.target.cube {
+                // Their gradients take the memory of gate and up, and leave that of the result's.
+                sim.tape.give_all(spans);
+                let dgate = sim.tape.take(Kind::Workspace, rows(tokens, inner));
+                sim.tape.over(rows(tokens, inner));
+                dgate
+            } else {
+                // Slopes of the gate: three more of the activation's size on the way.
+                sim.tape.over(3 * rows(tokens, inner));
+                let dgate = sim.tape.take(Kind::Workspace, rows(tokens, inner));
+                sim.tape.give_all(spans);
+                dgate
+            };
             let through_up = linear::backward(sim, tokens, hidden, inner, Some(dactivation));
             let through_gate = linear::backward(sim, tokens, hidden, inner, Some(dgate));
             sim.tape.give(through_gate);

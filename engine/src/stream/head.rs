@@ -17,9 +17,9 @@ use crate::step::{head_settings, targets};
 /// Tokens of one call on a GPU, if the chunks of the stream are smaller. Each call goes through the
 /// head's whole gradient to add to it, which few tokens would not be worth: with 4,096 it moves 8
 /// bytes for 24,576 operations. The CPU does some hundredths of the operations in the same time that
-/// a byte takes, and is content with 512.
+/// a byte takes, and is content with 256.
 const TOKENS: usize = 4096;
-const TOKENS_ON_CPU: usize = 512;
+const TOKENS_ON_CPU: usize = 256;
 
 /// Returns the micro-batch's share of what the objective reports and the gradient of the last
 /// layer's output, by chunk; adds to `gradients`.

@@ -22,11 +22,13 @@
 //! without reading the plan back.
 
 mod backend;
+mod dense;
 mod device;
 mod fused;
 mod launch;
 pub mod reference;
 
+pub use dense::SwigluBackend;
 pub use fused::{ForwardPass, Gradients, WeightSums, backward, forward};
 pub(crate) use fused::{
     Matrices, RowGradients, Rows, combine, rows, rows_backward, weight_gradients,
@@ -179,15 +181,24 @@ fn pick(gradients: Gradients, needs: [bool; 4]) -> [Option<crate::vjp::AnyTensor
     ]
 }
 
-/// `silu(gate) ⊙ up`, any equal shapes. Kept for backward: both inputs.
-pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+/// `silu(gate) ⊙ up`, any equal shapes. Kept for backward: both inputs, whose memory the kernel's
+/// gradients take where nobody else holds it.
+pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kernels: Kernels) -> Tensor<D> {
     let (g, u) = (
         gate.clone().without_autodiff(),
         up.clone().without_autodiff(),
     );
-    let y = reference::swiglu(g.clone(), u.clone());
+    let fused = kernels == Kernels::Fused && dense::computes(&g);
+    note("swiglu", Path::of(fused));
+    let y = match fused {
+        true => dense::swiglu_forward(g.clone(), u.clone()),
+        false => reference::swiglu(g.clone(), u.clone()),
+    };
     custom_vjp([gate.into(), up.into()], y, move |dy, _| {
-        let (dgate, dup) = reference::swiglu_backward(dy, g, u);
+        let (dgate, dup) = match fused {
+            true => dense::swiglu_backward(dy, g, u),
+            false => reference::swiglu_backward(dy, g, u),
+        };
         [Some(dgate.into()), Some(dup.into())]
     })
 }

@@ -1,3 +1,4 @@
+use bellows_kernels::Kernels;
 use bellows_kernels::experts::{Settings, experts, swiglu};
 use bellows_kernels::memcheck;
 use bellows_kernels::routing::{HostPlan, Plan};
@@ -169,11 +170,18 @@ fn swiglu_gradients_equal_autodiff_and_stay_finite_far_out() {
     let Some(device) = test_device() else { return };
     let function = |gate: Tensor<2>, up: Tensor<2>| gate.clone().mul(sigmoid(gate)).mul(up);
     let mut gates = vec![-200.0, -30.0, 0.0, 30.0, 200.0];
-    gates.extend([-1.3, -0.2, 0.4, 1.1, 2.7]);
-    assert_equal(
-        &[leaf("gate", &[2, 5], gates), noisy("up", &[2, 5])],
-        &device,
-        |leaves| swiglu(leaves.at::<2>(0), leaves.at(1)),
-        |leaves| function(leaves.at(0), leaves.at(1)),
-    );
+    gates.extend([-1.3, -0.2, 0.4, 1.1, 2.7, 0.9, -3.5]);
+    // The kernel takes fours of elements.
+    for columns in [5, 6] {
+        let gates = gates[..2 * columns].to_vec();
+        assert_equal(
+            &[
+                leaf("gate", &[2, columns], gates),
+                noisy("up", &[2, columns]),
+            ],
+            &device,
+            |leaves| swiglu(leaves.at::<2>(0), leaves.at(1), Kernels::Fused),
+            |leaves| function(leaves.at(0), leaves.at(1)),
+        );
+    }
 }

@@ -1,0 +1,141 @@
+//! Dense SwiGLU by a kernel of its own: one pass over the operands each way.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Cube, DType, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use crate::gpu::{arg, contiguous, count, empty, grid, launch, on_cube};
+use crate::matmul::Four;
+use crate::matmul::epilogue::{swiglu, swiglu_slopes};
+
+/// Units of a workgroup.
+const UNITS: usize = 256;
+
+/// SwiGLU of any shape, as long as four elements make a piece, without autodiff.
+#[backend_extension(Cube)]
+pub trait SwigluBackend: Backend {
+    /// `silu(gate) ⊙ up`.
+    fn swiglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradients of `gate` and `up` from that of the result; they take the operands' memory where
+    /// nobody else holds it.
+    fn swiglu_backward(
+        dy: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl SwigluBackend for Cube {
+    fn swiglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        let mut y = empty(&gate, [count(&gate)], DType::F32);
+        y.meta = gate.meta.clone();
+        let vectors = count(&gate) / 4;
+        // SAFETY: all three hold `vectors` vectors.
+        unsafe {
+            launch!(forward(
+                &gate.client,
+                grid(vectors.div_ceil(UNITS)),
+                CubeDim::new_1d(UNITS as u32),
+                arg(&gate, 4),
+                arg(&up, 4),
+                arg(&y, 4),
+                vectors,
+            ));
+        }
+        y
+    }
+
+    fn swiglu_backward(
+        dy: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let dy = contiguous(dy);
+        let (gate, up) = (own(gate), own(up));
+        let vectors = count(&gate) / 4;
+        // SAFETY: all three hold `vectors` vectors; a unit reads its own before it writes them.
+        unsafe {
+            launch!(backward(
+                &gate.client,
+                grid(vectors.div_ceil(UNITS)),
+                CubeDim::new_1d(UNITS as u32),
+                arg(&dy, 4),
+                arg(&gate, 4),
+                arg(&up, 4),
+                vectors,
+            ));
+        }
+        (gate, up)
+    }
+}
+
+/// The tensor in memory that may be written.
+fn own(tensor: CubeTensor) -> CubeTensor {
+    let tensor = contiguous(tensor);
+    match tensor.can_mut() {
+        true => tensor,
+        false => tensor.copy(),
+    }
+}
+
+#[cube(launch, launch_unchecked)]
+fn forward(
+    gate: &[Vector<f32, Four>],
+    up: &[Vector<f32, Four>],
+    y: &mut [Vector<f32, Four>],
+    vectors: usize,
+) {
+    let position = CUBE_POS * UNITS + UNIT_POS as usize;
+    if position < vectors {
+        y[position] = swiglu(gate[position], up[position]);
+    }
+}
+
+/// `gate` and `up` become their gradients.
+#[cube(launch, launch_unchecked)]
+fn backward(
+    dy: &[Vector<f32, Four>],
+    gate: &mut [Vector<f32, Four>],
+    up: &mut [Vector<f32, Four>],
+    vectors: usize,
+) {
+    let position = CUBE_POS * UNITS + UNIT_POS as usize;
+    if position < vectors {
+        let slopes = swiglu_slopes(gate[position], up[position]);
+        let dy = dy[position];
+        gate[position] = dy * slopes.gate;
+        up[position] = dy * slopes.up;
+    }
+}
+
+/// Whether the kernel takes operands like `tensor`.
+pub(super) fn computes<const D: usize>(tensor: &Tensor<D>) -> bool {
+    let elements: usize = tensor.dims().iter().product();
+    on_cube(tensor) && tensor.dtype() == DType::F32 && elements > 0 && elements.is_multiple_of(4)
+}
+
+/// [`super::swiglu`] without autodiff.
+pub(super) fn swiglu_forward<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as SwigluBackend>::swiglu_forward(
+        gate.into_dispatch(),
+        up.into_dispatch(),
+    ))
+}
+
+/// Gradients of `gate` and `up`.
+pub(super) fn swiglu_backward<const D: usize>(
+    dy: Tensor<D>,
+    gate: Tensor<D>,
+    up: Tensor<D>,
+) -> (Tensor<D>, Tensor<D>) {
+    let (dgate, dup) = <Dispatch as SwigluBackend>::swiglu_backward(
+        dy.into_dispatch(),
+        gate.into_dispatch(),
+        up.into_dispatch(),
+    );
+    (Tensor::from_dispatch(dgate), Tensor::from_dispatch(dup))
+}
