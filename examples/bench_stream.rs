@@ -11,6 +11,7 @@ use bellows::device::{DeviceChoice, Precision};
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
 use bellows_engine::kernels::Kernels;
 use bellows_engine::kernels::memory::{Counting, in_use, peak_during};
+use bellows_engine::kernels::profile::{Stage, stages_of};
 use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
@@ -81,6 +82,9 @@ struct Options {
     precision: Precision,
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Where the time goes, after each row: the kernels' stages, each waited for.
+    #[arg(long)]
+    profile: bool,
     /// A JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
@@ -181,7 +185,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Way::Checkpoint => streamed(None),
                 Way::Stream => streamed(Some(options.chunk.unwrap_or_else(|| auto_chunk(time)))),
             };
-            let found = measure(&model, way, options.batch, time, &device, options.repeats)?;
+            let found = measure(
+                &model,
+                way,
+                options.batch,
+                time,
+                &device,
+                options.repeats,
+                options.profile,
+            )?;
             let beyond = found.peak.map(|peak| peak.saturating_sub(parameters * 8));
             if options.json {
                 let line = json!({
@@ -212,6 +224,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     found.seconds
                 );
             }
+            let mut stages = found.stages;
+            stages.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+            let all: f64 = stages.iter().map(|stage| stage.seconds).sum();
+            if options.profile {
+                eprintln!("{all:.3} s in kernels, waits included; the rest is plain operations");
+            }
+            for stage in &stages {
+                eprintln!(
+                    "{:32} {:8.1} ms {:6} runs {:8.1} TFLOP/s",
+                    stage.name,
+                    stage.seconds * 1e3,
+                    stage.runs,
+                    stage.operations / stage.seconds / 1e12
+                );
+            }
         }
     }
     Ok(())
@@ -223,6 +250,8 @@ struct Found {
     reserved: Option<u64>,
     seconds: f64,
     loss: f64,
+    /// Where the time goes, if asked.
+    stages: Vec<Stage>,
 }
 
 fn measure(
@@ -232,6 +261,7 @@ fn measure(
     time: usize,
     device: &Device,
     repeats: usize,
+    profile: bool,
 ) -> Result<Found, String> {
     let vocabulary = model.config().vocab_size;
     let ids: Vec<i32> = (0..batch * time)
@@ -279,7 +309,13 @@ fn measure(
         drop(result);
     }
     seconds.sort_by(f64::total_cmp);
+    let stages = if profile {
+        stages_of(step).1
+    } else {
+        Vec::new()
+    };
     Ok(Found {
+        stages,
         peak: in_use(device).map(|_| peak.in_use),
         reserved: usage.map(|_| peak.reserved),
         seconds: seconds[seconds.len() / 2],
