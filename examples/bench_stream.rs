@@ -11,7 +11,7 @@ use std::time::Instant;
 use bellows::device::{DeviceChoice, Precision};
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
 use bellows_engine::kernels::memory::{Counting, Ledger, Moment, Watch, in_use};
-use bellows_engine::kernels::profile::all_launches_of;
+use bellows_engine::kernels::profile::{Stage, all_launches_of, stages_of};
 use bellows_engine::kernels::{Compute, Kernels, host};
 use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
 use bellows_engine::objective::RouterObjective;
@@ -97,6 +97,9 @@ struct Options {
     precision: Precision,
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Where the time goes, after each row: the kernels' stages, each waited for.
+    #[arg(long)]
+    profile: bool,
     /// A JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
@@ -232,7 +235,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 time,
                 device: &device,
             };
-            let found = of.measure(options.repeats, options.owners > 0)?;
+            let found = of.measure(&options)?;
             let target = Target {
                 full_logits,
                 ..target
@@ -279,6 +282,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 );
             }
             found.print_owners(options.owners);
+            if options.profile {
+                found.print_stages();
+            }
         }
     }
     Ok(())
@@ -293,6 +299,8 @@ struct Found {
     host: f64,
     launches: u64,
     loss: f64,
+    /// Where the time goes, if asked.
+    stages: Vec<Stage>,
 }
 
 impl Found {
@@ -309,6 +317,23 @@ impl Found {
     fn reserved(&self) -> Option<u64> {
         let reserved = self.moments.iter().map(|moment| moment.reading.reserved);
         reserved.max()
+    }
+
+    /// To standard error: where the time goes.
+    fn print_stages(&self) {
+        let mut stages: Vec<&Stage> = self.stages.iter().collect();
+        stages.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        let all: f64 = stages.iter().map(|stage| stage.seconds).sum();
+        eprintln!("{all:.3} s in kernels, waits included; the rest is plain operations");
+        for stage in stages {
+            eprintln!(
+                "{:32} {:8.1} ms {:6} runs {:8.1} TFLOP/s",
+                stage.name,
+                stage.seconds * 1e3,
+                stage.runs,
+                stage.operations / stage.seconds / 1e12
+            );
+        }
     }
 
     /// To standard error: who holds the most at the peak.
@@ -360,7 +385,8 @@ impl Measured<'_> {
         }]
     }
 
-    fn measure(&self, repeats: usize, owners: bool) -> Result<Found, String> {
+    fn measure(&self, options: &Options) -> Result<Found, String> {
+        let (repeats, owners) = (options.repeats, options.owners > 0);
         let device = self.device;
         let batches = self.batches();
         let settings = Settings {
@@ -404,6 +430,10 @@ impl Measured<'_> {
             host.push(handed.as_secs_f64());
             drop(result);
         }
+        let stages = match options.profile {
+            true => stages_of(step).1,
+            false => Vec::new(),
+        };
         let median = |mut values: Vec<f64>| {
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
@@ -414,6 +444,7 @@ impl Measured<'_> {
             host: median(host),
             launches,
             loss,
+            stages,
         })
     }
 }

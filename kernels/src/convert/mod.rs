@@ -14,6 +14,7 @@ use cubecl::prelude::*;
 
 use crate::Compute;
 use crate::gpu::{arg, contiguous, count, empty, grid, launch};
+use crate::profile::stage;
 
 /// Units of a workgroup that goes through elements.
 const UNITS: usize = 256;
@@ -71,7 +72,7 @@ pub(crate) fn convert_primitive(tensor: CubeTensor, dtype: DType) -> CubeTensor 
     };
     let vectors = count(&tensor) / lanes;
     // SAFETY: both buffers hold `vectors` vectors.
-    unsafe {
+    stage(&tensor, "convert", 0.0, || unsafe {
         launch!(device::convert(
             &tensor.client,
             grid(vectors.div_ceil(UNITS)),
@@ -82,6 +83,6 @@ pub(crate) fn convert_primitive(tensor: CubeTensor, dtype: DType) -> CubeTensor 
             vectors,
             [element(&tensor), element(&out)],
         ));
-    }
+    });
     out
 }

@@ -72,7 +72,7 @@ impl Call {
         };
         let largest = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
         let plan = Plan::new(&shape, tile_of(tier), settings.workspace, largest);
-        let head = stage(&head, "convert", 0.0, || convert(head.clone(), dtype));
+        let head = convert(head, dtype);
         let whole_pieces = !matches!(tier, Tier::Plain { .. });
         Self {
             head: if whole_pieces && plan.stride != shape.vocabulary {

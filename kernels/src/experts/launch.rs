@@ -82,9 +82,7 @@ impl<'a> Ready<'a> {
     }
 
     fn converted(&self, tensor: &CubeTensor) -> CubeTensor {
-        stage(tensor, "convert", 0.0, || {
-            convert(tensor.clone(), self.dtype)
-        })
+        convert(tensor.clone(), self.dtype)
     }
 
     fn gate_up(&self) -> Stacked {

@@ -9,6 +9,7 @@ use crate::convert::convert_primitive as convert;
 use crate::gpu::empty;
 use crate::matmul::launch::{Stacked, gradient, rows};
 use crate::matmul::{Access, Groups, Tier};
+use crate::profile::stage;
 
 /// Whether the kernels are the faster choice: cooperative matrices in this type, rows in pieces
 /// of 16 bytes. Whether the device's subgroups allow it, [`Tier::of`] finds again.
@@ -39,15 +40,11 @@ pub(super) fn forward(x: CubeTensor, weight: CubeTensor, compute: Compute) -> Cu
     let tier = Tier::of(&x, compute, &[inputs, outputs], tokens);
     let groups = Groups::dense(&x, tokens, tier.rows());
     let y = empty(&x, [tokens, outputs], DType::F32);
-    rows(
-        &groups,
-        tier,
-        &x,
-        Access::ROWS,
-        &stacked(weight),
-        Access::ROWS,
-        &y,
-    );
+    let operations = 2.0 * tokens as f64 * inputs as f64 * outputs as f64;
+    let weight = stacked(weight);
+    stage(&x, "projection", operations, || {
+        rows(&groups, tier, &x, Access::ROWS, &weight, Access::ROWS, &y);
+    });
     y
 }
 
@@ -64,30 +61,35 @@ pub(super) fn backward(
     let tier = Tier::of(&dy, compute, &[inputs, outputs], tokens);
     let groups = Groups::dense(&dy, tokens, tier.rows());
     let dx = empty(&dy, [tokens, inputs], DType::F32);
-    let matrix = convert(weight, compute.dtype());
-    rows(
-        &groups,
-        tier,
-        &dy,
-        Access::ROWS,
-        &stacked(matrix),
-        Access::K_ROWS,
-        &dx,
-    );
+    let matrix = stacked(convert(weight, compute.dtype()));
+    let operations = 2.0 * tokens as f64 * inputs as f64 * outputs as f64;
+    stage(&dy, "projection, gradient of rows", operations, || {
+        rows(
+            &groups,
+            tier,
+            &dy,
+            Access::ROWS,
+            &matrix,
+            Access::K_ROWS,
+            &dx,
+        );
+    });
     let x = convert(x, compute.dtype());
     let dweight = empty(&dy, [outputs, inputs], DType::F32);
-    gradient(
-        &groups,
-        tier,
-        &dy,
-        Access::K_ROWS,
-        outputs,
-        outputs,
-        &x,
-        Access::K_ROWS,
-        inputs,
-        &dweight,
-        false,
-    );
+    stage(&dy, "projection, gradient of weights", operations, || {
+        gradient(
+            &groups,
+            tier,
+            &dy,
+            Access::K_ROWS,
+            outputs,
+            outputs,
+            &x,
+            Access::K_ROWS,
+            inputs,
+            &dweight,
+            false,
+        );
+    });
     (dx, dweight)
 }

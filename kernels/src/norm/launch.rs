@@ -6,6 +6,7 @@ use cubecl::prelude::CubeDim;
 
 use super::device::{self, COLUMNS, UNITS};
 use crate::gpu::{arg, contiguous, count, empty, grid, launch};
+use crate::profile::stage;
 
 /// Most rows of partial sums of the weight's gradient: enough workgroups for a large device,
 /// and a small share of the traffic of the rows themselves.
@@ -64,7 +65,7 @@ impl NormBackend for Cube {
         let inverse_rms = empty(&x, [plan.rows], DType::F32);
         // SAFETY: the kernel writes rows below `rows` and columns below the width alone; every
         // buffer holds that many.
-        unsafe {
+        stage(&x, "norm", 0.0, || unsafe {
             launch!(device::forward(
                 &x.client,
                 grid(plan.rows.div_ceil(plan.slots())),
@@ -79,7 +80,7 @@ impl NormBackend for Cube {
                 eps as f32,
                 plan.lanes,
             ));
-        }
+        });
         (y, inverse_rms)
     }
 
@@ -94,7 +95,7 @@ impl NormBackend for Cube {
         let (sum, y) = (like(&x), like(&x));
         let inverse_rms = empty(&x, [plan.rows], DType::F32);
         // SAFETY: as above.
-        unsafe {
+        stage(&x, "norm", 0.0, || unsafe {
             launch!(device::forward_add(
                 &x.client,
                 grid(plan.rows.div_ceil(plan.slots())),
@@ -111,7 +112,7 @@ impl NormBackend for Cube {
                 eps as f32,
                 plan.lanes,
             ));
-        }
+        });
         (sum, y, inverse_rms)
     }
 
@@ -164,7 +165,7 @@ fn backward(
     let columns = plan.width / plan.vector;
     // SAFETY: rows below `rows`, columns below the width, and one row of `partial` a workgroup:
     // `blocks` is at most `MAX_BLOCKS`, so the grid has exactly that many.
-    unsafe {
+    stage(&x, "norm, backward", 0.0, || unsafe {
         launch!(device::backward(
             &x.client,
             grid(blocks),
@@ -193,7 +194,7 @@ fn backward(
             arg(&dweight, plan.vector),
             blocks as u32,
         ));
-    }
+    });
     (dx, dweight)
 }
 

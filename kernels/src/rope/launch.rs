@@ -5,6 +5,7 @@ use cubecl::prelude::{BufferArg, CubeDim};
 
 use super::device::{self, StridesLaunch, UNITS};
 use crate::gpu::{arg, contiguous, empty, grid, launch};
+use crate::profile::stage;
 
 /// The rotation without autodiff. Tensors are f32 and hold at least one element, and fewer than
 /// 2³² of them.
@@ -44,7 +45,7 @@ impl RopeBackend for Cube {
             .sum::<usize>();
         // SAFETY: the kernel reads `x` at sums of index times stride, the last of which is `last`;
         // angles below `rows_of_angles · time · pairs`; it writes each element of `y` once.
-        unsafe {
+        stage(&x, "rotary", 0.0, || unsafe {
             launch!(device::rotate(
                 &x.client,
                 grid(items.div_ceil(UNITS)),
@@ -72,7 +73,7 @@ impl RopeBackend for Cube {
                 interleaved,
                 inverse,
             ));
-        }
+        });
         y
     }
 }
