@@ -9,6 +9,7 @@ use cubecl::prelude::CubeDim;
 use super::device::{self, UNITS};
 use crate::convert::element;
 use crate::gpu::{arg, contiguous, empty, grid, launch};
+use crate::profile::stage;
 
 /// The look-up without autodiff, of one token at least.
 #[backend_extension(Cube)]
@@ -29,7 +30,7 @@ impl EmbeddingBackend for Cube {
         let count = tokens * vectors;
         // SAFETY: the kernel writes `count` vectors, which `y` has, and holds row numbers within
         // the matrix.
-        unsafe {
+        stage(&weight, "embedding", 0.0, || unsafe {
             launch!(device::rows(
                 &weight.client,
                 grid(count.div_ceil(UNITS)),
@@ -43,7 +44,7 @@ impl EmbeddingBackend for Cube {
                 count,
                 element(&weight),
             ));
-        }
+        });
         y
     }
 }

@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 use crate::gpu::{arg, contiguous, count, empty, grid, launch, on_cube};
 use crate::matmul::Four;
 use crate::matmul::epilogue::{swiglu, swiglu_slopes};
+use crate::profile::stage;
 
 /// Units of a workgroup.
 const UNITS: usize = 256;
@@ -35,7 +36,7 @@ impl SwigluBackend for Cube {
         y.meta = gate.meta.clone();
         let vectors = count(&gate) / 4;
         // SAFETY: all three hold `vectors` vectors.
-        unsafe {
+        stage(&gate, "SwiGLU", 0.0, || unsafe {
             launch!(forward(
                 &gate.client,
                 grid(vectors.div_ceil(UNITS)),
@@ -45,7 +46,7 @@ impl SwigluBackend for Cube {
                 arg(&y, 4),
                 vectors,
             ));
-        }
+        });
         y
     }
 
@@ -58,7 +59,7 @@ impl SwigluBackend for Cube {
         let (gate, up) = (own(gate), own(up));
         let vectors = count(&gate) / 4;
         // SAFETY: all three hold `vectors` vectors; a unit reads its own before it writes them.
-        unsafe {
+        stage(&gate, "gradient of SwiGLU", 0.0, || unsafe {
             launch!(backward(
                 &gate.client,
                 grid(vectors.div_ceil(UNITS)),
@@ -68,7 +69,7 @@ impl SwigluBackend for Cube {
                 arg(&up, 4),
                 vectors,
             ));
-        }
+        });
         (gate, up)
     }
 }

@@ -84,6 +84,28 @@ fn overflows_skip_their_step_halve_the_scale_and_good_steps_raise_it_again() {
 }
 
 #[test]
+fn a_model_held_in_f16_has_the_loss_of_one_in_f32_but_for_rounding() {
+    let folder = Folder::new();
+    let Some(()) = train(&folder, "run") else {
+        return;
+    };
+    let loss = |precision: &str| {
+        let eval = format!("eval runs/run --device gpu --precision {precision} --json");
+        let document = folder.bellows(&eval).ok().stdout;
+        let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
+        document["validation_loss"].as_f64().expect("a number")
+    };
+    let (found, wanted) = (loss("f16"), loss("f32"));
+    assert!(
+        (found - wanted).abs() < 0.01 * wanted,
+        "{found}, in f32 {wanted}"
+    );
+    assert_ne!(found, wanted, "something was rounded");
+    let generate = "generate runs/run --device gpu --precision f16 -p fn --max-tokens 3";
+    assert!(folder.bellows(generate).ok().stdout.starts_with("fn"));
+}
+
+#[test]
 fn a_resume_goes_on_with_the_scale_and_its_count() {
     let folder = Folder::new();
     let Some(()) = train(&folder, "run") else {

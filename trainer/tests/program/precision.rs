@@ -55,3 +55,18 @@ fn a_scale_out_of_range_is_refused_with_its_place() {
         folder.train("run", &[setting]).refused(&[last]);
     }
 }
+
+#[test]
+fn a_model_is_not_read_in_a_type_that_the_device_does_not_offer() {
+    let folder = Folder::new();
+    folder.train("run", &["train.steps=1"]).ok();
+    for command in ["eval runs/run", "generate runs/run -p x"] {
+        let command = format!("{command} --device cpu --precision bf16");
+        let words = [
+            "--precision is \"bf16\"",
+            "offers f32",
+            "--precision one of f32",
+        ];
+        folder.bellows(&command).refused(&words);
+    }
+}
