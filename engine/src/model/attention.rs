@@ -165,7 +165,14 @@ impl GroupedQueryAttention {
     ) -> Tensor<4> {
         match (norm, self.qk_norm) {
             (Some(norm), QkNorm::Full) => split_heads(self.clipped(norm.forward(x)), heads, input),
-            (Some(norm), _) => norm.forward(split_heads(self.clipped(x), heads, input)),
+            (Some(norm), _) => {
+                // Before the heads are apart, while their features lie side by side: nothing copies
+                // them, and the rotation reads them as they lie.
+                let width = x.dims()[1] / heads;
+                let x = self.clipped(x);
+                let x = x.reshape([input.batch, input.time, heads, width]);
+                norm.forward(x).swap_dims(1, 2)
+            }
             (None, _) => split_heads(self.clipped(x), heads, input),
         }
     }

@@ -36,10 +36,6 @@ fn project(
                 QkNorm::Head => tokens * heads,
                 _ => tokens,
             };
-            // Heads lie strided where they are normalised one by one: copied first.
-            if of == QkNorm::Head {
-                sim.tape.over(2 * size);
-            }
             let (normed, inverse) = norm::forward(sim, count, heads * width * tokens / count);
             sim.keep(kept, y);
             sim.keep(kept, inverse);
@@ -181,16 +177,18 @@ fn project_backward(
                 QkNorm::Head => tokens * heads,
                 _ => tokens,
             };
-            let strided = if of == QkNorm::Head { 2 * size } else { size };
-            sim.tape.over(strided);
+            // The rotation leaves heads apart; the norm takes them side by side.
+            sim.tape.over(size);
             let dx = sim.tape.take(Kind::Workspace, size);
             norm::backward(sim, count, heads * width * tokens / count);
             sim.tape.give(back);
             dx
         }
     };
-    // Heads go back into rows: a copy.
-    sim.tape.over(size);
+    if sim.model.qk_norm != QkNorm::Head {
+        // Heads go back into rows: a copy.
+        sim.tape.over(size);
+    }
     linear::backward(sim, tokens, inputs, heads * width, Some(back))
 }
 
