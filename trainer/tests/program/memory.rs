@@ -31,7 +31,7 @@ fn every_way_trains_alike_and_the_record_says_which() {
         ),
         (
             &["train.memory='stream'", "stream.keep='host'"],
-            "stream in chunks of 1024 tokens, inputs kept as host",
+            "stream in chunks of 256 tokens, inputs kept as host",
         ),
     ];
     for (index, (settings, words)) in ways.into_iter().enumerate() {

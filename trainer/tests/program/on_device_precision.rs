@@ -1,6 +1,6 @@
 //! Runs in f16: the loss is scaled, overflows are survived, and a resume repeats them.
 
-use crate::common::Folder;
+use crate::common::{Done, Folder};
 
 /// A first scale of 2²², which takes gradients of around 0.1 out of the range of f16 where the
 /// experts multiply them; a few halvings bring them back.
@@ -14,13 +14,14 @@ const OVERFLOWS: [&str; 7] = [
     "checkpoint.every=4",
 ];
 
+fn skip(reason: &str) {
+    let test = std::thread::current();
+    println!("SKIPPED {}: {reason}", test.name().unwrap_or("unnamed"));
+}
+
 /// Trains the run `name` on the device under test; `None`, with a counted skip, where that has no
 /// f16.
 fn train(folder: &Folder, name: &str) -> Option<()> {
-    let skip = |reason: &str| {
-        let test = std::thread::current();
-        println!("SKIPPED {}: {reason}", test.name().unwrap_or("unnamed"));
-    };
     match std::env::var("BELLOWS_TEST_DEVICE").as_deref() {
         Err(std::env::VarError::NotPresent) | Ok("cpu") => {
             skip("the CPU backend computes in f32");
@@ -85,24 +86,34 @@ fn overflows_skip_their_step_halve_the_scale_and_good_steps_raise_it_again() {
 
 #[test]
 fn a_model_held_in_f16_has_the_loss_of_one_in_f32_but_for_rounding() {
-    let folder = Folder::new();
-    let Some(()) = train(&folder, "run") else {
+    if std::env::var("BELLOWS_TEST_DEVICE").as_deref() != Ok("gpu") {
+        skip("the CPU backend computes in f32");
         return;
+    }
+    let folder = Folder::new();
+    folder
+        .train("run", &["run.device='cpu'", "train.steps=4"])
+        .ok();
+    let eval = |precision: &str| {
+        let options = "--batches 1 --json --device gpu --precision";
+        folder.bellows(&format!("eval runs/run {options} {precision}"))
     };
-    let loss = |precision: &str| {
-        let eval = format!("eval runs/run --device gpu --precision {precision} --json");
-        let document = folder.bellows(&eval).ok().stdout;
+    let in_f16 = eval("f16");
+    if in_f16.stderr.contains("f16 needs it in buffers") {
+        skip("the device has no f16");
+        return;
+    }
+    let loss = |done: Done| {
+        let document = done.ok().stdout;
         let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
         document["validation_loss"].as_f64().expect("a number")
     };
-    let (found, wanted) = (loss("f16"), loss("f32"));
+    let (found, wanted) = (loss(in_f16), loss(eval("f32")));
     assert!(
         (found - wanted).abs() < 0.01 * wanted,
         "{found}, in f32 {wanted}"
     );
     assert_ne!(found, wanted, "something was rounded");
-    let generate = "generate runs/run --device gpu --precision f16 -p fn --max-tokens 3";
-    assert!(folder.bellows(generate).ok().stdout.starts_with("fn"));
 }
 
 #[test]
