@@ -4,7 +4,7 @@
 use bellows_engine::config::ModelConfig;
 use bellows_engine::kernels::cross_entropy::{Settings as Head, token_log_probabilities};
 use bellows_engine::kernels::host::reads;
-use bellows_engine::model::{Decoder, Input};
+use bellows_engine::model::{Decoder, Input, Sequences};
 use bellows_engine::objective::{
     BalanceScope, Mean, Measures, Objective, RouterObjective, Targets, advantages, dpo, grpo,
 };
@@ -250,6 +250,56 @@ fn streaming_and_checkpointing_make_the_plain_step() {
                 let what = format!("{} in chunks of {chunk:?}", objective.as_str());
                 assert_equal(&what, &found, &wanted);
             }
+        }
+    }
+}
+
+/// `batch` with `more` tokens behind each row that have no label.
+fn longer(batch: &MicroBatch, more: usize) -> MicroBatch {
+    fn widened<T: Copy>(values: &[T], more: usize, filler: T) -> Vec<T> {
+        let rows = values.chunks(TIME);
+        rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(filler, more)))
+            .collect()
+    }
+    let spread = |values: &[f32]| widened(values, more, 0.0);
+    let sequences = &batch.sequences;
+    let ids = widened(&sequences.ids, more, sequences.ids[0]);
+    MicroBatch {
+        sequences: Sequences::plain(sequences.batch, TIME + more, ids),
+        labels: widened(&batch.labels, more, IGNORE),
+        targets: match &batch.targets {
+            Targets::Groups {
+                advantages,
+                old,
+                reference,
+            } => Targets::Groups {
+                advantages: advantages.clone(),
+                old: spread(old),
+                reference: spread(reference),
+            },
+            others => others.clone(),
+        },
+    }
+}
+
+#[test]
+fn what_lies_behind_the_longest_completion_changes_nothing_where_it_is_cut_off() {
+    let Some(device) = test_device() else { return };
+    // Routers see what lies there; a model without any does not.
+    let model = build(&qwen3_sliding(), &device);
+    for objective in ALL {
+        let cut = batch(&objective, 0, 4);
+        let uncut = longer(&cut, 6);
+        for way in [Backpropagation::Plain, streamed(Some(3))] {
+            let found = step(&model, objective, std::slice::from_ref(&cut), way, &device);
+            let wanted = step(
+                &model,
+                objective,
+                std::slice::from_ref(&uncut),
+                way,
+                &device,
+            );
+            assert_equal(objective.as_str(), &found, &wanted);
         }
     }
 }
