@@ -91,9 +91,9 @@ fn the_fastest_mode_that_fits_is_chosen_and_its_absence_is_an_answer() {
 #[test]
 fn a_run_that_cannot_fit_is_refused_with_numbers_and_what_would() {
     let folder = Folder::new();
-    let words = ["does not fit", " of 1.0 MiB", "help:"];
+    let words = ["does not fit", " of 512 KiB", "help:"];
     folder
-        .train("run", &["train.memory_limit='1MiB'"])
+        .train("run", &["train.memory_limit='512KiB'"])
         .refused(&words);
     assert!(!folder.run("run").exists());
     folder
