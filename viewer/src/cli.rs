@@ -12,6 +12,7 @@ use clap::builder::PossibleValuesParser;
 use crate::app::{App, Settings, View, Workspace};
 use crate::export::{self, ExportError, Format, Subject};
 use crate::panels::Panel;
+use crate::raster;
 use crate::theme::{self, Theme, ThemeError};
 
 /// The desktop viewer of Bellows: where tokens are routed and where memory goes.
@@ -308,6 +309,9 @@ fn window(
         options,
         Box::new(move |creation| {
             theme::install_fonts(&creation.egui_ctx);
+            if let Some(state) = &creation.wgpu_render_state {
+                raster::paint_by_processor(&creation.egui_ctx, state);
+            }
             _ = awake.set(creation.egui_ctx.clone());
             Ok(Box::new(app))
         }),

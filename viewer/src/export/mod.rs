@@ -14,7 +14,7 @@ use crate::panels::Panel;
 use crate::theme::Theme;
 
 pub use paint::{Painting, paint, paint_window};
-pub use pixels::{Pixels, PixelsError};
+pub use pixels::{PixelsError, image};
 
 /// What a panel is exported as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub fn write(
     path: &Path,
 ) -> Result<(), ExportError> {
     let bytes = match format {
-        Format::Png => Pixels::new()?.png(paint(subject, size, 1.0))?,
+        Format::Png => pixels::png(paint(subject, size, 1.0))?,
         Format::Svg => svg::document(&paint(subject, size, 1.0)).into_bytes(),
         Format::Csv | Format::Clipboard => table(subject)?.into_bytes(),
     };
@@ -135,7 +135,7 @@ pub fn write_window(
     path: &Path,
 ) -> Result<(), ExportError> {
     let bytes = match format {
-        Format::Png => Pixels::new()?.png(paint_window(app, size, 1.0))?,
+        Format::Png => pixels::png(paint_window(app, size, 1.0))?,
         Format::Svg => svg::document(&paint_window(app, size, 1.0)).into_bytes(),
         Format::Csv | Format::Clipboard => {
             return Err(ExportError::NoTable {
