@@ -167,6 +167,10 @@ pub fn load(ui: &mut Ui, cx: &mut Cx<'_>) {
             ),
         );
     });
+    if before.0 != after.0 {
+        let text = "Two runs: an expert's number means the same in both only if they began from the same weights.";
+        controls::caption(ui, cx.theme, text);
+    }
     let titles = [
         name(cx, before),
         name(cx, after),
@@ -380,8 +384,8 @@ pub fn agreement(ui: &mut Ui, cx: &mut Cx<'_>) {
         chart::level(
             plot,
             "chance",
-            f64::from(table.chance),
-            theme.text.weak.0,
+            (-0.5, f64::from(table.chance)),
+            (theme.text.weak.0, theme.surface.panel.0),
             true,
         );
         plot.bar_chart(egui_plot::BarChart::new("all choices", bars(false)).color(theme.series(0)));

@@ -543,11 +543,12 @@ pub fn saturation(ui: &mut Ui, cx: &mut Cx<'_>) {
     .include_y(1.0);
     let response = chart::show(ui, plot, |plot| {
         chart::marks(plot, theme, step, range);
+        let left = curves.steps.first().map_or(0.0, |step| *step as f64);
         chart::level(
             plot,
             "chance",
-            f64::from(curves.chance),
-            theme.text.weak.0,
+            (left, f64::from(curves.chance)),
+            (theme.text.weak.0, theme.surface.panel.0),
             true,
         );
         for (at, (router, values)) in curves.agreement.iter().enumerate() {

@@ -1,3 +1,4 @@
+use egui::text::{LayoutJob, TextWrapping};
 use egui::{
     Align2, Color32, CornerRadius, Rect, Response, Sense, Stroke, StrokeKind, TextStyle, Ui, Vec2,
     pos2,
@@ -105,18 +106,17 @@ fn flat(
             continue;
         }
         let ink = theme.on(tile.color);
-        let inside = painter.with_clip_rect(rect.shrink2(Vec2::new(5.0, 2.0)));
         let corner = rect.min + Vec2::new(7.0, 5.0);
-        inside.text(corner, Align2::LEFT_TOP, &tile.name, body.clone(), ink);
+        let room = rect.width() - 12.0;
+        let write = |at: egui::Pos2, text: &str, font: &egui::FontId, color: Color32| {
+            let mut job = LayoutJob::simple_singleline(text.to_owned(), font.clone(), color);
+            job.wrap = TextWrapping::truncate_at_width(room);
+            painter.galley(at, painter.layout_job(job), color);
+        };
+        write(corner, &tile.name, &body, ink);
         if rect.height() > body.size + small.size + 14.0 {
             let below = pos2(corner.x, corner.y + body.size + 5.0);
-            inside.text(
-                below,
-                Align2::LEFT_TOP,
-                &tile.detail,
-                small.clone(),
-                ink.gamma_multiply(0.85),
-            );
+            write(below, &tile.detail, &small, ink.gamma_multiply(0.85));
         }
     }
     under
