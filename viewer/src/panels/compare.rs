@@ -172,8 +172,9 @@ pub fn load(ui: &mut Ui, cx: &mut Cx<'_>) {
         controls::caption(ui, cx.theme, text);
     }
     let titles = [
-        name(cx, before),
-        name(cx, after),
+        // Of the records, which the pinned step and the cursor may lie behind.
+        name(cx, (before.0, change.before.steps.last)),
+        name(cx, (after.0, change.after.steps.last)),
         "after − before".to_owned(),
     ];
     let routers = change.before.routers.clone();
@@ -294,8 +295,9 @@ pub fn flow(ui: &mut Ui, cx: &mut Cx<'_>) {
         controls::caption(ui, cx.theme, "points of difference");
     });
     let titles = [
-        name(cx, before),
-        name(cx, after),
+        // Of the records, which the pinned step and the cursor may lie behind.
+        name(cx, (before.0, change.before.step)),
+        name(cx, (after.0, change.after.step)),
         "after − before".to_owned(),
     ];
     let (rows, columns) = (change.before.rows.len(), change.before.columns.len());
@@ -381,17 +383,17 @@ pub fn agreement(ui: &mut Ui, cx: &mut Cx<'_>) {
             .unwrap_or_default()
     });
     chart::show(ui, plot, |plot| {
+        plot.bar_chart(egui_plot::BarChart::new("all choices", bars(false)).color(theme.series(0)));
+        plot.bar_chart(
+            egui_plot::BarChart::new("first choice", bars(true))
+                .color(theme.series(0).gamma_multiply(0.5)),
+        );
         chart::level(
             plot,
             "chance",
             (-0.5, f64::from(table.chance)),
             (theme.text.weak.0, theme.surface.panel.0),
             true,
-        );
-        plot.bar_chart(egui_plot::BarChart::new("all choices", bars(false)).color(theme.series(0)));
-        plot.bar_chart(
-            egui_plot::BarChart::new("first choice", bars(true))
-                .color(theme.series(0).gamma_multiply(0.5)),
         );
     });
 }

@@ -173,11 +173,21 @@ pub fn level(
     let at = PlotPoint::new(left.max(plot.plot_bounds().min()[0]), y);
     let text = egui::RichText::new(format!("  {name}")).small();
     let text = text.background_color(ground.gamma_multiply(0.7));
-    plot.text(
-        egui_plot::Text::new("", at, text)
-            .color(color)
-            .anchor(egui::Align2::LEFT_BOTTOM),
-    );
+    let text = egui_plot::Text::new("", at, text)
+        .color(color)
+        .anchor(anchor(plot, at, egui::Align::LEFT));
+    plot.text(text);
+}
+
+/// Where a text at a point stands: above it, or below where there is no room above.
+pub fn anchor(plot: &PlotUi<'_>, at: PlotPoint, side: egui::Align) -> egui::Align2 {
+    let above = plot.screen_from_plot(at).y - plot.response().rect.top();
+    let up = if above < 16.0 {
+        egui::Align::TOP
+    } else {
+        egui::Align::BOTTOM
+    };
+    egui::Align2([side, up])
 }
 
 /// What the pointer picks on an axis of steps.

@@ -1,7 +1,7 @@
 use egui::text::{LayoutJob, TextWrapping};
 use egui::{
-    Align2, Color32, CornerRadius, Rect, Response, Sense, Stroke, StrokeKind, TextStyle, Ui, Vec2,
-    pos2,
+    Color32, CornerRadius, FontId, Painter, Rect, Response, Sense, Stroke, StrokeKind, TextStyle,
+    Ui, Vec2, pos2,
 };
 
 use crate::theme::Theme;
@@ -44,12 +44,14 @@ impl TreeMap<'_> {
                     .rect_filled(rect, CornerRadius::same(4), ground);
                 let title = format!("{}  {}", tile.name, tile.detail);
                 let place = rect.min + Vec2::new(6.0, 4.0);
-                ui.painter_at(rect.shrink(3.0)).text(
+                let ink = theme.on(ground);
+                write(
+                    ui.painter(),
                     place,
-                    Align2::LEFT_TOP,
-                    title,
-                    small.clone(),
-                    theme.on(ground),
+                    &title,
+                    &small,
+                    ink,
+                    rect.width() - 10.0,
                 );
                 if pointer.is_some_and(|pos| rect.contains(pos)) {
                     under = Some((at, None));
@@ -66,6 +68,13 @@ impl TreeMap<'_> {
         }
         (response, under)
     }
+}
+
+/// Writes a line, cut where the room ends.
+fn write(painter: &Painter, at: egui::Pos2, text: &str, font: &FontId, color: Color32, room: f32) {
+    let mut job = LayoutJob::simple_singleline(text.to_owned(), font.clone(), color);
+    job.wrap = TextWrapping::truncate_at_width(room);
+    painter.galley(at, painter.layout_job(job), color);
 }
 
 /// Draws tiles without their parts; the one under the pointer.
@@ -102,21 +111,23 @@ fn flat(
                 StrokeKind::Inside,
             );
         }
-        if rect.height() < small.size + 6.0 || rect.width() < 40.0 {
+        if rect.height() < body.size + 8.0 || rect.width() < 40.0 {
             continue;
         }
         let ink = theme.on(tile.color);
         let corner = rect.min + Vec2::new(7.0, 5.0);
         let room = rect.width() - 12.0;
-        let write = |at: egui::Pos2, text: &str, font: &egui::FontId, color: Color32| {
-            let mut job = LayoutJob::simple_singleline(text.to_owned(), font.clone(), color);
-            job.wrap = TextWrapping::truncate_at_width(room);
-            painter.galley(at, painter.layout_job(job), color);
-        };
-        write(corner, &tile.name, &body, ink);
+        write(&painter, corner, &tile.name, &body, ink, room);
         if rect.height() > body.size + small.size + 14.0 {
             let below = pos2(corner.x, corner.y + body.size + 5.0);
-            write(below, &tile.detail, &small, ink.gamma_multiply(0.85));
+            write(
+                &painter,
+                below,
+                &tile.detail,
+                &small,
+                ink.gamma_multiply(0.85),
+                room,
+            );
         }
     }
     under

@@ -223,17 +223,19 @@ fn draw(
         if let Some(peak) = timeline.peak.map(|peak| &timeline.columns[peak]) {
             let at = egui_plot::PlotPoint::new(peak.at.0 as f64, peak.total as f64);
             let text = format!("  peak {}  ", format::bytes(peak.total as f64));
-            let text = egui::RichText::new(text).small();
-            let late = at.x > left + 0.7 * (right - left);
-            plot.text(
-                egui_plot::Text::new("", at, text)
-                    .color(theme.text.strong.0)
-                    .anchor(if late {
-                        egui::Align2::RIGHT_BOTTOM
-                    } else {
-                        egui::Align2::LEFT_BOTTOM
-                    }),
-            );
+            let text = egui::RichText::new(text)
+                .small()
+                .background_color(theme.surface.panel.0.gamma_multiply(0.7));
+            // Beside the cursor, and inside of the plot.
+            let side = if at.x > left + 0.7 * (right - left) {
+                egui::Align::RIGHT
+            } else {
+                egui::Align::LEFT
+            };
+            let text = egui_plot::Text::new("", at, text)
+                .color(theme.text.strong.0)
+                .anchor(chart::anchor(plot, at, side));
+            plot.text(text);
             plot.points(
                 egui_plot::Points::new("peak", vec![[at.x, at.y]])
                     .color(theme.text.strong.0)
