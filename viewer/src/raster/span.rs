@@ -234,15 +234,14 @@ fn textured(
         && (along.column as f32 - 1.0).abs() * pixels.len() as f32 <= NEAR
         && aligned(x)
         && aligned(y)
+        && let Some(texels) = texture.row(x.floor() as i32, y.floor() as i32, pixels.len())
     {
-        if let Some(texels) = texture.row(x.floor() as i32, y.floor() as i32, pixels.len()) {
-            for (pixel, texel) in pixels.iter_mut().zip(texels) {
-                if *texel != [0; 4] {
-                    over(pixel, tinted(*texel));
-                }
+        for (pixel, texel) in pixels.iter_mut().zip(texels) {
+            if *texel != [0; 4] {
+                over(pixel, tinted(*texel));
             }
-            return;
         }
+        return;
     }
     if straight && !texture.smooth {
         // Pictures of cells: a cell is many pixels.
