@@ -140,33 +140,47 @@ impl Raster {
         self.pixels.as_flattened()
     }
 
-    /// Hands what changed since the last time to `take`, in as few patches as there are runs of neighbours.
+    /// Hands what changed since the last time to `take`, neighbours together: a driver takes its time for every patch,
+    /// however small.
     pub fn take_changes(&mut self, mut take: impl FnMut(Patch<'_>)) {
-        let columns = self.columns();
-        for band in 0..self.tiles.len() / columns.max(1) {
-            let tiles = &mut self.tiles[band * columns..(band + 1) * columns];
-            let mut column = 0;
-            while column < columns {
-                let first = column;
-                while column < columns && std::mem::take(&mut tiles[column].changed) {
-                    column += 1;
+        let columns = self.columns().max(1);
+        // Runs of tiles, first and after last, and the band where each began; bands that changed alike go on with them.
+        let mut open: Vec<(usize, usize, usize)> = Vec::new();
+        let mut closed: Vec<(usize, usize, usize, usize)> = Vec::new();
+        let bands = self.tiles.len() / columns;
+        for band in 0..=bands {
+            let tiles = self.tiles.iter_mut().skip(band * columns).take(columns);
+            let changed: Vec<bool> = tiles
+                .map(|tile| std::mem::take(&mut tile.changed))
+                .collect();
+            let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+            for (column, _) in changed.iter().enumerate().filter(|(_, changed)| **changed) {
+                match runs.last_mut() {
+                    Some((_, end, _)) if *end == column => *end = column + 1,
+                    _ => runs.push((column, column + 1, band)),
                 }
-                if column > first {
-                    let (left, top) = (first * TILE_WIDTH, band * TILE_HEIGHT);
-                    let size = [
-                        (column * TILE_WIDTH).min(self.width) - left,
-                        TILE_HEIGHT.min(self.height - top),
-                    ];
-                    let start = top * self.width + left;
-                    let end = start + (size[1] - 1) * self.width + size[0];
-                    take(Patch {
-                        at: [left, top],
-                        size,
-                        bytes: self.pixels[start..end].as_flattened(),
-                    });
-                }
-                column += 1;
             }
+            for (first, end, began) in open {
+                match runs.iter_mut().find(|run| (run.0, run.1) == (first, end)) {
+                    Some(run) => run.2 = began,
+                    None => closed.push((first, end, began, band)),
+                }
+            }
+            open = runs;
+        }
+        for (first, end, began, ended) in closed {
+            let (left, top) = (first * TILE_WIDTH, began * TILE_HEIGHT);
+            let size = [
+                (end * TILE_WIDTH).min(self.width) - left,
+                (ended * TILE_HEIGHT).min(self.height) - top,
+            ];
+            let start = top * self.width + left;
+            let end = start + (size[1] - 1) * self.width + size[0];
+            take(Patch {
+                at: [left, top],
+                size,
+                bytes: self.pixels[start..end].as_flattened(),
+            });
         }
     }
 

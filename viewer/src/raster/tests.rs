@@ -93,9 +93,9 @@ fn only_what_changed_is_painted_and_handed_on() {
         SIZE,
     );
     assert_eq!(
-        changes(&mut raster).len(),
-        4,
-        "a new picture is new in every band"
+        changes(&mut raster),
+        [([0, 0], SIZE)],
+        "a new picture is one patch"
     );
     raster.paint(
         &[square(5.0, Color32::RED), square(100.0, Color32::BLUE)],
@@ -109,6 +109,25 @@ fn only_what_changed_is_painted_and_handed_on() {
         SIZE,
     );
     assert_eq!(changes(&mut raster), [([64, 32], [64, 32])]);
+    let mut tall = Mesh::default();
+    tall.add_colored_rect(
+        Rect::from_min_max(pos2(110.0, 0.0), pos2(145.0, 70.0)),
+        Color32::BLUE,
+    );
+    let mut copy = self::raster(Color32::RED, Color32::RED);
+    copy.paint(&[], 1.0, SIZE);
+    changes(&mut copy);
+    copy.paint(&[clipped(tall), square(5.0, Color32::RED)], 1.0, SIZE);
+    let expected = [
+        ([64, 0], [86, 32]),
+        ([0, 32], [150, 32]),
+        ([64, 64], [86, 32]),
+    ];
+    assert_eq!(
+        changes(&mut copy),
+        expected,
+        "a run that goes on alike is one patch"
+    );
     assert_eq!(pixel(&raster, 102, 45), BLACK);
     assert_eq!(pixel(&raster, 112, 45), [0, 0, 255, 255]);
     assert_eq!(pixel(&raster, 6, 45), [255, 0, 0, 255]);
