@@ -214,6 +214,7 @@ fn picture(
         });
     }
     let size = arguments.size.unwrap_or((1600, 900));
+    let text_size = settings.text_size;
     let mut app = App::new(store.clone(), theme.clone(), settings, None).waiting();
     look(arguments, &store, &runs, app.view_mut());
     match panel(arguments) {
@@ -223,6 +224,7 @@ fn picture(
                 theme: &theme,
                 view: app.view_mut(),
                 panel,
+                text_size,
             };
             export::write(&subject, format, size, target)?;
         }

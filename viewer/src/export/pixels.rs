@@ -31,7 +31,7 @@ pub fn image(painting: Painting) -> Result<RgbaImage, PixelsError> {
         scale,
         ..
     } = painting;
-    let size = [size.0, size.1].map(|points| (points as f32 * scale).round() as usize);
+    let size = [size.0, size.1].map(|pixels| pixels as usize);
     let [width, height] = size;
     let wrong = || PixelsError::Size(width, height);
     if size.iter().any(|side| !(1..=MOST).contains(side)) {

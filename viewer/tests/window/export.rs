@@ -85,6 +85,31 @@ fn a_picture_is_written_without_a_display_in_the_size_that_was_asked_for() {
 }
 
 #[test]
+fn larger_text_is_larger_in_a_picture_of_the_same_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawing = |size: &str| {
+        let file = folder.path().join(format!("{size}.svg"));
+        let target = file.to_str().unwrap();
+        let arguments = [
+            "--size",
+            "900x600",
+            "--text-size",
+            size,
+            "--screenshot",
+            target,
+        ];
+        for subject in [&["--panel", "memory-tree"][..], &["--page", "memory"]] {
+            let output = viewer(&[subject, &arguments[..]].concat());
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        std::fs::read_to_string(&file).unwrap()
+    };
+    let head = r#"<svg xmlns="http://www.w3.org/2000/svg" width="900" height="600" viewBox="0 0 "#;
+    assert!(drawing("1").starts_with(&format!("{head}900 600\"")));
+    assert!(drawing("1.5").starts_with(&format!("{head}600 400\"")));
+}
+
+#[test]
 fn wrong_names_and_endings_are_refused_in_words() {
     let wrong = viewer(&["--panel", "routing-lode", "--screenshot", "x.png"]);
     assert_eq!(wrong.status.code(), Some(2));
