@@ -247,22 +247,29 @@ fn bands(
             Stroke::new(1.0, theme.plot.grid.0),
         );
     }
-    for (from, to, part) in parts.iter().filter(|(.., part)| part.phase != "optimizer") {
+    let named: Vec<_> = parts
+        .iter()
+        .filter(|(.., part)| part.phase != "optimizer")
+        .collect();
+    let write = |name: String| painter.layout_no_wrap(name, font.clone(), theme.text.normal.0);
+    // All of them long or all of them short.
+    let long = named.iter().all(|(from, to, part)| match part.layer {
+        Some(layer) => write(format!("layer {layer}")).size().x + 6.0 < x(*to) - x(*from),
+        None => true,
+    });
+    for (from, to, part) in named {
         let rect = Rect::from_x_y_ranges(
             x(*from)..=x(*to),
             strip.top() + PHASES + 1.0..=strip.bottom(),
         )
         .shrink2(egui::vec2(0.5, 0.0));
         painter.rect_filled(rect, 1.0, theme.tint(theme.phase(&part.phase), 0.2));
-        let names = match part.layer {
-            Some(layer) => [format!("layer {layer}"), layer.to_string()],
-            None => ["head".to_owned(), String::new()],
-        };
-        let fitting = names
-            .into_iter()
-            .map(|name| painter.layout_no_wrap(name, font.clone(), theme.text.normal.0))
-            .find(|galley| galley.size().x + 4.0 < rect.width());
-        if let Some(galley) = fitting {
+        let galley = write(match part.layer {
+            Some(layer) if long => format!("layer {layer}"),
+            Some(layer) => layer.to_string(),
+            None => "head".to_owned(),
+        });
+        if galley.size().x + 4.0 < rect.width() {
             let place = Align2::CENTER_CENTER.anchor_size(rect.center(), galley.size());
             painter.galley(place.min, galley, theme.text.normal.0);
         }
