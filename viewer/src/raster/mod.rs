@@ -1,8 +1,8 @@
 //! Pixels by the processor: what egui draws, without a graphics driver.
 //!
 //! Files are painted by it, so that they need no adapter and look alike on every machine, and so is the window where the
-//! adapter is a processor too ([`present`]): general shaders that a software driver compiles take five times as long for
-//! the same picture, and paint all of it again for every frame.
+//! adapter is a processor too ([`paint_by_processor`]): the shaders that a software driver compiles take five to twenty
+//! times as long for the same picture, and paint all of it again for every frame.
 //!
 //! A frame is cut into tiles. Each knows a hash of the triangles that touch it, and is painted anew only if that changed:
 //! a moved cursor costs what it moved over. Rules of coverage, filtering and blending are those of a graphics card, so
