@@ -16,6 +16,11 @@ pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
     controls::measure(ui, cx);
 }
 
+/// What is compared with what; choices have no measure.
+pub fn agreement_controls(ui: &mut Ui, cx: &mut Cx<'_>) {
+    sides(ui, cx);
+}
+
 fn sides(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(run) = cx.run() else { return };
     let mut choices: Vec<(Option<RunId>, String)> = vec![(None, "this run".to_owned())];
