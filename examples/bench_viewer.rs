@@ -1,22 +1,29 @@
-//! How long the viewer takes to open a large record and to draw a frame while its time cursor jumps: layout, triangles,
-//! pixels on whatever adapter there is, and reading them back, on every page.
+//! How long the viewer takes to open a large record and to draw a frame while its time cursor jumps, on every page:
+//! questions and layout, triangles and their pixels, and what the adapter does until a window could show them. Where the
+//! adapter is a processor, as in the window, [`bellows_viewer::raster`] makes the pixels; after `adapter`, it does not.
 //!
 //! ```sh
 //! cargo run --release --manifest-path viewer/Cargo.toml --target-dir target --example bench_viewer          # 1,000 steps
 //! cargo run --release --manifest-path viewer/Cargo.toml --target-dir target --example bench_viewer -- 10000 # 6 GB on the disk
 //! cargo run --release --manifest-path viewer/Cargo.toml --target-dir target --example bench_viewer -- RUN   # one that is there
+//! cargo run --release --manifest-path viewer/Cargo.toml --target-dir target --example bench_viewer -- RUN adapter
 //! ```
 
 #[path = "generated_record/mod.rs"]
 mod generated_record;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bellows_query::{Options, RunId, Store};
 use bellows_viewer::app::{App, Settings, Workspace};
-use bellows_viewer::export::{Painting, Pixels};
+use bellows_viewer::raster;
 use bellows_viewer::theme::{self, Theme};
+use eframe::egui_wgpu::{
+    RenderState, RendererOptions, ScreenDescriptor, WgpuConfiguration, WgpuSetup,
+    WgpuSetupCreateNew,
+};
 use generated_record::Size;
 
 const SIZE: (u32, u32) = (1480, 920);
@@ -40,20 +47,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             generated_record::write(&folder, "generated", size)?
         }
     };
-    let measured = measure(&run);
+    let by_adapter = std::env::args()
+        .nth(2)
+        .is_some_and(|word| word == "adapter");
+    let measured = measure(&run, by_adapter);
     if folder.is_dir() {
         std::fs::remove_dir_all(&folder)?;
     }
     measured
 }
 
-fn measure(run: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let pixels = Pixels::new()?;
-    println!("adapter            {}", pixels.adapter());
+fn measure(run: &Path, by_adapter: bool) -> Result<(), Box<dyn std::error::Error>> {
     let began = Instant::now();
     let store = Store::new(Options::default());
     let id = store.open(run);
-    let mut screen = Screen::new(&store, id, pixels);
+    let mut screen = Screen::new(&store, id, by_adapter)?;
     screen.frame()?;
     println!(
         "first frame        {:.0} ms after the start",
@@ -74,12 +82,14 @@ fn measure(run: &Path) -> Result<(), Box<dyn std::error::Error>> {
         .and_then(|run| run.range())
         .ok_or("nothing was recorded")?;
     for page in Workspace::ALL {
-        screen.app.view_mut().workspace = page;
+        let view = screen.app.view_mut();
+        view.workspace = page;
+        view.pinned = Some(first);
         for _ in 0..4 {
             screen.frame()?;
         }
         let mut times = Vec::new();
-        screen.layout = Duration::ZERO;
+        screen.spent = [Duration::ZERO; 3];
         let spent = processor_time();
         for frame in 0..FRAMES {
             // Steps far apart, as a dragged cursor passes them.
@@ -96,13 +106,18 @@ fn measure(run: &Path) -> Result<(), Box<dyn std::error::Error>> {
             (Some(before), Some(after)) => format!("{:.1} ms", (after - before) / FRAMES as f64),
             _ => "unknown".to_owned(),
         };
+        let mean = screen
+            .spent
+            .map(|spent| milliseconds(spent) / FRAMES as f64);
         println!(
-            "scrub {:<12} {:.1} ms a frame, 95 % below {:.1}, worst {:.1}; questions and layout {:.1} ms; processor time {spent}",
+            "scrub {:<9} {:5.1} ms a frame, 95 % below {:5.1}, worst {:5.1}; mean of questions and layout {:.1}, pixels {:.1}, adapter {:.1}; processor time {spent}",
             page.name().to_lowercase(),
             at(0.5),
             at(0.95),
             at(1.0),
-            milliseconds(screen.layout) / FRAMES as f64,
+            mean[0],
+            mean[1],
+            mean[2],
         );
     }
     let memory = store.memory();
@@ -117,25 +132,83 @@ fn measure(run: &Path) -> Result<(), Box<dyn std::error::Error>> {
 struct Screen {
     app: App,
     context: egui::Context,
-    pixels: Pixels,
+    state: RenderState,
+    target: wgpu::Texture,
     time: f64,
-    /// Spent on questions and layout so far.
-    layout: Duration,
+    clock: Clock,
+    /// Spent on questions and layout, on pixels by the processor, and by the adapter so far.
+    spent: [Duration; 3],
+}
+
+/// When the last layout was done, and the picture was not.
+#[derive(Clone, Default)]
+struct Clock(Arc<Mutex<Option<Instant>>>);
+
+impl egui::Plugin for Clock {
+    fn debug_name(&self) -> &'static str {
+        "clock"
+    }
+
+    fn output_hook(&mut self, _: &egui::Context, _: &mut egui::FullOutput) {
+        *self.0.lock().unwrap() = Some(Instant::now());
+    }
 }
 
 impl Screen {
-    fn new(store: &Store, run: RunId, pixels: Pixels) -> Self {
+    fn new(
+        store: &Store,
+        run: RunId,
+        by_adapter: bool,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let setup = WgpuSetup::from(WgpuSetupCreateNew::without_display_handle());
+        let instance = pollster::block_on(setup.new_instance());
+        let configuration = WgpuConfiguration {
+            wgpu_setup: setup,
+            ..WgpuConfiguration::default()
+        };
+        let state =
+            RenderState::create(&configuration, &instance, None, RendererOptions::default());
+        let state = pollster::block_on(state)?;
+        let (width, height) = SIZE;
+        let target = state.device.create_texture(&wgpu::TextureDescriptor {
+            label: None,
+            size: wgpu::Extent3d {
+                width,
+                height,
+                depth_or_array_layers: 1,
+            },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: state.target_format,
+            usage: wgpu::TextureUsages::RENDER_ATTACHMENT,
+            view_formats: &[],
+        });
         let context = egui::Context::default();
         theme::install_fonts(&context);
+        let clock = Clock::default();
+        context.add_plugin(clock.clone());
+        let by_processor = !by_adapter && raster::paint_by_processor(&context, &state);
+        println!(
+            "adapter            {}, pixels by {}",
+            state.adapter.get_info().name,
+            if by_processor {
+                "the viewer"
+            } else {
+                "the adapter"
+            }
+        );
         let mut app = App::new(store.clone(), Theme::dark(), Settings::default(), None);
         app.view_mut().run = Some(run);
-        Self {
+        Ok(Self {
             app,
             context,
-            pixels,
+            state,
+            target,
             time: 0.0,
-            layout: Duration::ZERO,
-        }
+            clock,
+            spent: [Duration::ZERO; 3],
+        })
     }
 
     fn frame(&mut self) -> Result<(), Box<dyn std::error::Error>> {
@@ -150,17 +223,74 @@ impl Screen {
             ..egui::RawInput::default()
         };
         let began = Instant::now();
-        let output = self.context.run_ui(input, |ui| self.app.ui(ui));
-        self.layout += began.elapsed();
-        self.pixels.image(Painting {
-            context: self.context.clone(),
-            shapes: output.shapes,
-            textures: output.textures_delta,
-            size: SIZE,
-            scale: 1.0,
-            answer: None,
-            gap: None,
-        })?;
+        let mut output = self.context.run_ui(input, |ui| self.app.ui(ui));
+        let layout = self
+            .clock
+            .0
+            .lock()
+            .unwrap()
+            .take()
+            .ok_or("no layout was made")?;
+        let triangles = self
+            .context
+            .tessellate(output.shapes, output.pixels_per_point);
+        let pixels = Instant::now();
+        let screen = ScreenDescriptor {
+            size_in_pixels: [width, height],
+            pixels_per_point: output.pixels_per_point,
+        };
+        self.show(&triangles, &mut output.textures_delta, &screen)?;
+        let parts = [layout - began, pixels - layout, pixels.elapsed()];
+        for (spent, part) in self.spent.iter_mut().zip(parts) {
+            *spent += part;
+        }
+        Ok(())
+    }
+
+    /// What a window does with a frame, but for putting it on the screen.
+    fn show(
+        &self,
+        triangles: &[egui::ClippedPrimitive],
+        textures: &mut egui::TexturesDelta,
+        screen: &ScreenDescriptor,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let (device, queue) = (&self.state.device, &self.state.queue);
+        let mut renderer = self.state.renderer.write();
+        for (id, deltas) in textures.set.drain() {
+            for delta in deltas {
+                renderer.update_texture(device, queue, id, &delta);
+            }
+        }
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let commands = renderer.update_buffers(device, queue, &mut encoder, triangles, screen);
+        let view = self
+            .target
+            .create_view(&wgpu::TextureViewDescriptor::default());
+        let mut pass = encoder
+            .begin_render_pass(&wgpu::RenderPassDescriptor {
+                color_attachments: &[Some(wgpu::RenderPassColorAttachment {
+                    view: &view,
+                    resolve_target: None,
+                    ops: wgpu::Operations {
+                        load: wgpu::LoadOp::Clear(wgpu::Color::BLACK),
+                        store: wgpu::StoreOp::Store,
+                    },
+                    depth_slice: None,
+                })],
+                ..wgpu::RenderPassDescriptor::default()
+            })
+            .forget_lifetime();
+        renderer.render(&mut pass, triangles, screen);
+        drop(pass);
+        queue.submit(
+            commands
+                .into_iter()
+                .chain(std::iter::once(encoder.finish())),
+        );
+        for id in textures.free.drain() {
+            renderer.free_texture(&id);
+        }
+        device.poll(wgpu::PollType::wait_indefinitely())?;
         Ok(())
     }
 }

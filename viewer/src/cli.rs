@@ -12,6 +12,7 @@ use clap::builder::PossibleValuesParser;
 use crate::app::{App, Settings, View, Workspace};
 use crate::export::{self, ExportError, Format, Subject};
 use crate::panels::Panel;
+use crate::raster;
 use crate::theme::{self, Theme, ThemeError};
 
 /// The desktop viewer of Bellows: where tokens are routed and where memory goes.
@@ -213,6 +214,7 @@ fn picture(
         });
     }
     let size = arguments.size.unwrap_or((1600, 900));
+    let text_size = settings.text_size;
     let mut app = App::new(store.clone(), theme.clone(), settings, None).waiting();
     look(arguments, &store, &runs, app.view_mut());
     match panel(arguments) {
@@ -222,6 +224,7 @@ fn picture(
                 theme: &theme,
                 view: app.view_mut(),
                 panel,
+                text_size,
             };
             export::write(&subject, format, size, target)?;
         }
@@ -308,6 +311,9 @@ fn window(
         options,
         Box::new(move |creation| {
             theme::install_fonts(&creation.egui_ctx);
+            if let Some(state) = &creation.wgpu_render_state {
+                raster::paint_by_processor(&creation.egui_ctx, state);
+            }
             _ = awake.set(creation.egui_ctx.clone());
             Ok(Box::new(app))
         }),

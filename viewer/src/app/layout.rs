@@ -161,7 +161,7 @@ fn arrangement(workspace: Workspace) -> Tree<Panel> {
         Workspace::Compare => {
             let load = tabs(&mut tiles, &[Panel::CompareLoad]);
             let flow = tabs(&mut tiles, &[Panel::CompareFlow, Panel::Agreement]);
-            split(&mut tiles, LinearDir::Vertical, load, flow, 0.6)
+            split(&mut tiles, LinearDir::Vertical, load, flow, 0.55)
         }
         Workspace::Memory => {
             let timeline = tabs(&mut tiles, &[Panel::MemoryTimeline]);

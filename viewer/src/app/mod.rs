@@ -478,6 +478,7 @@ impl App {
             theme: &self.theme,
             view: &self.view,
             panel,
+            text_size: self.settings.text_size,
         }
     }
 

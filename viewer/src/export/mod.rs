@@ -14,7 +14,7 @@ use crate::panels::Panel;
 use crate::theme::Theme;
 
 pub use paint::{Painting, paint, paint_window};
-pub use pixels::{Pixels, PixelsError};
+pub use pixels::{PixelsError, image};
 
 /// What a panel is exported as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Subject<'a> {
     pub view: &'a View,
     /// The panel.
     pub panel: Panel,
+    /// Size of text, 1 is normal.
+    pub text_size: f32,
 }
 
 /// Why nothing was exported.
@@ -104,7 +106,7 @@ pub enum ExportError {
     Pixels(#[from] PixelsError),
 }
 
-/// Exports a panel; the size is in points.
+/// Exports a panel; the size is in pixels.
 ///
 /// # Errors
 ///
@@ -116,8 +118,8 @@ pub fn write(
     path: &Path,
 ) -> Result<(), ExportError> {
     let bytes = match format {
-        Format::Png => Pixels::new()?.png(paint(subject, size, 1.0))?,
-        Format::Svg => svg::document(&paint(subject, size, 1.0)).into_bytes(),
+        Format::Png => pixels::png(paint(subject, size))?,
+        Format::Svg => svg::document(&paint(subject, size)).into_bytes(),
         Format::Csv | Format::Clipboard => table(subject)?.into_bytes(),
     };
     save(path, &bytes)
@@ -135,8 +137,8 @@ pub fn write_window(
     path: &Path,
 ) -> Result<(), ExportError> {
     let bytes = match format {
-        Format::Png => Pixels::new()?.png(paint_window(app, size, 1.0))?,
-        Format::Svg => svg::document(&paint_window(app, size, 1.0)).into_bytes(),
+        Format::Png => pixels::png(paint_window(app, size))?,
+        Format::Svg => svg::document(&paint_window(app, size)).into_bytes(),
         Format::Csv | Format::Clipboard => {
             return Err(ExportError::NoTable {
                 panel: "the whole window",
@@ -170,7 +172,7 @@ fn save(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
 ///
 /// Where it has none.
 pub fn table(subject: &Subject<'_>) -> Result<String, ExportError> {
-    let painting = paint(subject, (1200, 800), 1.0);
+    let painting = paint(subject, (1200, 800));
     let panel = subject.panel.title();
     let answer: Arc<dyn Answer> = match (painting.answer, painting.gap) {
         (Some(answer), _) => answer,

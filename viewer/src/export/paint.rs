@@ -17,7 +17,7 @@ pub struct Painting {
     pub shapes: Vec<ClippedShape>,
     /// Fonts and pictures.
     pub textures: TexturesDelta,
-    /// Width and height, points.
+    /// Width and height, pixels.
     pub size: (u32, u32),
     /// Pixels a point.
     pub scale: f32,
@@ -27,11 +27,11 @@ pub struct Painting {
     pub gap: Option<Gap>,
 }
 
-/// Plots find their bounds, and texts their places, within this many passes.
-const PASSES: usize = 4;
+/// The size of text is known, plots find their bounds, and texts their places, within this many passes.
+const PASSES: usize = 5;
 
 /// Draws a panel, waiting for its answers.
-pub fn paint(subject: &Subject<'_>, size: (u32, u32), scale: f32) -> Painting {
+pub fn paint(subject: &Subject<'_>, size: (u32, u32)) -> Painting {
     let mut view = subject.view.clone();
     view.tables.clear();
     let runs: Vec<_> = subject
@@ -44,7 +44,8 @@ pub fn paint(subject: &Subject<'_>, size: (u32, u32), scale: f32) -> Painting {
     let (mut answer, mut gap) = (None, None);
     let context = context();
     theme::apply(&context, subject.theme);
-    let mut painting = draw(context, size, scale, |ui| {
+    context.set_zoom_factor(subject.text_size);
+    let mut painting = draw(context, size, |ui| {
         let mut requests = Vec::new();
         let mut cx = Cx {
             store: subject.store,
@@ -67,8 +68,8 @@ pub fn paint(subject: &Subject<'_>, size: (u32, u32), scale: f32) -> Painting {
 }
 
 /// Draws the whole window.
-pub fn paint_window(app: &mut App, size: (u32, u32), scale: f32) -> Painting {
-    draw(context(), size, scale, |ui| app.ui(ui))
+pub fn paint_window(app: &mut App, size: (u32, u32)) -> Painting {
+    draw(context(), size, |ui| app.ui(ui))
 }
 
 fn context() -> egui::Context {
@@ -77,36 +78,27 @@ fn context() -> egui::Context {
     context
 }
 
-fn draw(
-    context: egui::Context,
-    size: (u32, u32),
-    scale: f32,
-    mut content: impl FnMut(&mut Ui),
-) -> Painting {
+fn draw(context: egui::Context, size: (u32, u32), mut content: impl FnMut(&mut Ui)) -> Painting {
     let mut painting = Painting {
         context,
         shapes: Vec::new(),
         textures: TexturesDelta::default(),
         size,
-        scale,
+        scale: 1.0,
         answer: None,
         gap: None,
     };
     for pass in 0..PASSES {
-        let mut input = RawInput {
-            screen_rect: Some(Rect::from_min_size(
-                Pos2::ZERO,
-                vec2(size.0 as f32, size.1 as f32),
-            )),
+        let points = vec2(size.0 as f32, size.1 as f32) / painting.context.zoom_factor();
+        let input = RawInput {
+            screen_rect: Some(Rect::from_min_size(Pos2::ZERO, points)),
             time: Some(pass as f64),
             ..RawInput::default()
         };
-        if let Some(viewport) = input.viewports.get_mut(&egui::ViewportId::ROOT) {
-            viewport.native_pixels_per_point = Some(scale);
-        }
         let output = painting.context.run_ui(input, &mut content);
         painting.textures.append(output.textures_delta);
         painting.shapes = output.shapes;
+        painting.scale = output.pixels_per_point;
     }
     painting
 }

@@ -14,11 +14,15 @@ use super::Painting;
 /// A painting as an SVG document: texts stay texts, and pictures of cells become pictures without smoothing.
 pub fn document(painting: &Painting) -> String {
     let (width, height) = painting.size;
+    // Shapes are in points.
+    let [right, bottom] = [width, height].map(|side| side as f32 / painting.scale);
     let pictures = pictures(painting);
     let mut svg = String::new();
     _ = writeln!(
         svg,
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">"#
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {} {}">"#,
+        short(right),
+        short(bottom)
     );
     let title = painting
         .answer
@@ -26,7 +30,7 @@ pub fn document(painting: &Painting) -> String {
         .map(|answer| answer.summary())
         .unwrap_or_default();
     _ = writeln!(svg, "<title>{}</title>", escaped(&title));
-    let whole = Rect::from_min_size(Pos2::ZERO, egui::vec2(width as f32, height as f32));
+    let whole = Rect::from_min_size(Pos2::ZERO, egui::vec2(right, bottom));
     let mut clips: HashMap<[i32; 4], usize> = HashMap::new();
     for ClippedShape {
         clip_rect, shape, ..

@@ -16,6 +16,11 @@ pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
     controls::measure(ui, cx);
 }
 
+/// What is compared with what; choices have no measure.
+pub fn agreement_controls(ui: &mut Ui, cx: &mut Cx<'_>) {
+    sides(ui, cx);
+}
+
 fn sides(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(run) = cx.run() else { return };
     let mut choices: Vec<(Option<RunId>, String)> = vec![(None, "this run".to_owned())];
@@ -167,9 +172,14 @@ pub fn load(ui: &mut Ui, cx: &mut Cx<'_>) {
             ),
         );
     });
+    if before.0 != after.0 {
+        let text = "Two runs: an expert's number means the same in both only if they began from the same weights.";
+        controls::caption(ui, cx.theme, text);
+    }
     let titles = [
-        name(cx, before),
-        name(cx, after),
+        // Of the records, which the pinned step and the cursor may lie behind.
+        name(cx, (before.0, change.before.steps.last)),
+        name(cx, (after.0, change.after.steps.last)),
         "after − before".to_owned(),
     ];
     let routers = change.before.routers.clone();
@@ -290,8 +300,9 @@ pub fn flow(ui: &mut Ui, cx: &mut Cx<'_>) {
         controls::caption(ui, cx.theme, "points of difference");
     });
     let titles = [
-        name(cx, before),
-        name(cx, after),
+        // Of the records, which the pinned step and the cursor may lie behind.
+        name(cx, (before.0, change.before.step)),
+        name(cx, (after.0, change.after.step)),
         "after − before".to_owned(),
     ];
     let (rows, columns) = (change.before.rows.len(), change.before.columns.len());
@@ -377,17 +388,17 @@ pub fn agreement(ui: &mut Ui, cx: &mut Cx<'_>) {
             .unwrap_or_default()
     });
     chart::show(ui, plot, |plot| {
-        chart::level(
-            plot,
-            "chance",
-            f64::from(table.chance),
-            theme.text.weak.0,
-            true,
-        );
         plot.bar_chart(egui_plot::BarChart::new("all choices", bars(false)).color(theme.series(0)));
         plot.bar_chart(
             egui_plot::BarChart::new("first choice", bars(true))
                 .color(theme.series(0).gamma_multiply(0.5)),
+        );
+        chart::level(
+            plot,
+            "chance",
+            (-0.5, f64::from(table.chance)),
+            (theme.text.weak.0, theme.surface.panel.0),
+            true,
         );
     });
 }

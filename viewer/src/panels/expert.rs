@@ -60,13 +60,20 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         .include_y(0.0);
     let response = chart::show(ui, plot, |plot| {
         chart::marks(plot, theme, step, range);
-        chart::level(plot, "even share", 1.0, theme.text.weak.0, true);
         chart::curve(
             plot,
             "load",
             &card.history,
             theme.series(0),
             chart::Look::default(),
+        );
+        let left = card.history.first().map_or(0.0, |point| point.x);
+        chart::level(
+            plot,
+            "even share",
+            (left, 1.0),
+            (theme.text.weak.0, theme.surface.panel.0),
+            true,
         );
     });
     follow(ui, cx, &response);

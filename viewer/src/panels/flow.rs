@@ -42,11 +42,11 @@ pub fn sankey_controls(ui: &mut Ui, cx: &mut Cx<'_>) {
         .max()
         .unwrap_or(1);
     if most > 4 {
-        let slider = egui::Slider::new(&mut cx.view.sankey_experts, 2..=most.min(64))
-            .text("experts")
-            .show_value(true);
-        ui.spacing_mut().slider_width = 70.0;
-        ui.add(slider)
+        let count = egui::DragValue::new(&mut cx.view.sankey_experts)
+            .range(2..=most.min(64))
+            .speed(0.1)
+            .suffix(" experts");
+        ui.add(count)
             .on_hover_text("How many experts a stage shows by themselves, the fullest");
     }
 }

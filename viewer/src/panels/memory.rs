@@ -69,20 +69,26 @@ fn limits(
     theme: &Theme,
     limit: Option<u64>,
     planned: Option<u64>,
-    top: f64,
+    (left, top): (f64, f64),
 ) {
     if let Some(planned) = planned {
         chart::level(
             plot,
             "planned peak",
-            planned as f64,
-            theme.plot.plan.0,
+            (left, planned as f64),
+            (theme.plot.plan.0, theme.surface.panel.0),
             true,
         );
     }
     // A limit far above everything would flatten the drawing: it is in the summary then.
     if let Some(limit) = limit.filter(|limit| *limit as f64 <= top * 3.0) {
-        chart::level(plot, "limit", limit as f64, theme.plot.limit.0, false);
+        chart::level(
+            plot,
+            "limit",
+            (left, limit as f64),
+            (theme.plot.limit.0, theme.surface.panel.0),
+            false,
+        );
     }
 }
 

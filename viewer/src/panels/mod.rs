@@ -139,7 +139,7 @@ panels! {
     CompareFlow { "compare-flow", "Affinity compared", Compare, compare::flow_controls, compare::flow,
         "P(after | before) of two runs or two steps, and their difference." }
     /// Agreement of traces.
-    Agreement { "compare-agreement", "Agreement", Compare, compare::controls, compare::agreement,
+    Agreement { "compare-agreement", "Agreement", Compare, compare::agreement_controls, compare::agreement,
         "The share of traced choices that two traces make alike." }
     /// Memory over the run.
     MemoryTimeline { "memory-timeline", "Memory over the run", Memory, memory::timeline_controls, memory::timeline,

@@ -543,13 +543,6 @@ pub fn saturation(ui: &mut Ui, cx: &mut Cx<'_>) {
     .include_y(1.0);
     let response = chart::show(ui, plot, |plot| {
         chart::marks(plot, theme, step, range);
-        chart::level(
-            plot,
-            "chance",
-            f64::from(curves.chance),
-            theme.text.weak.0,
-            true,
-        );
         for (at, (router, values)) in curves.agreement.iter().enumerate() {
             let color = match (few, *router == chosen) {
                 (true, _) => theme.series(at),
@@ -566,6 +559,14 @@ pub fn saturation(ui: &mut Ui, cx: &mut Cx<'_>) {
             egui_plot::Line::new("mean", points(&curves.mean))
                 .color(theme.text.strong.0)
                 .width(2.0),
+        );
+        let left = curves.steps.first().map_or(0.0, |step| *step as f64);
+        chart::level(
+            plot,
+            "chance",
+            (left, f64::from(curves.chance)),
+            (theme.text.weak.0, theme.surface.panel.0),
+            true,
         );
     });
     follow(ui, cx, &response);

@@ -148,8 +148,15 @@ pub struct Look {
     pub greatest: bool,
 }
 
-/// A horizontal line with a name at its left end.
-pub fn level(plot: &mut PlotUi<'_>, name: &str, y: f64, color: Color32, dashed: bool) {
+/// A horizontal line with a name at its left end, which is where the plot's data begin; the name stands out from what is
+/// drawn below it by a ground.
+pub fn level(
+    plot: &mut PlotUi<'_>,
+    name: &str,
+    (left, y): (f64, f64),
+    (color, ground): (Color32, Color32),
+    dashed: bool,
+) {
     let style = if dashed {
         LineStyle::dashed_dense()
     } else {
@@ -162,14 +169,25 @@ pub fn level(plot: &mut PlotUi<'_>, name: &str, y: f64, color: Color32, dashed: 
             .style(style)
             .allow_hover(false),
     );
-    let bounds = plot.plot_bounds();
-    let at = PlotPoint::new(bounds.min()[0], y);
+    // The plot grows to where its texts stand: not by this one.
+    let at = PlotPoint::new(left.max(plot.plot_bounds().min()[0]), y);
     let text = egui::RichText::new(format!("  {name}")).small();
-    plot.text(
-        egui_plot::Text::new("", at, text)
-            .color(color)
-            .anchor(egui::Align2::LEFT_BOTTOM),
-    );
+    let text = text.background_color(ground.gamma_multiply(0.7));
+    let text = egui_plot::Text::new("", at, text)
+        .color(color)
+        .anchor(anchor(plot, at, egui::Align::LEFT));
+    plot.text(text);
+}
+
+/// Where a text at a point stands: above it, or below where there is no room above.
+pub fn anchor(plot: &PlotUi<'_>, at: PlotPoint, side: egui::Align) -> egui::Align2 {
+    let above = plot.screen_from_plot(at).y - plot.response().rect.top();
+    let up = if above < 16.0 {
+        egui::Align::TOP
+    } else {
+        egui::Align::BOTTOM
+    };
+    egui::Align2([side, up])
 }
 
 /// What the pointer picks on an axis of steps.

@@ -226,6 +226,9 @@ fn titles(
         color,
     );
     let galley = painter.layout_no_wrap(rows.to_owned(), font.clone(), color);
+    if galley.size().x > grid.height() + 2.0 * font.size {
+        return;
+    }
     let corner = pos2(room.left() + 1.0, grid.center().y + galley.size().x / 2.0);
     let upright = egui::epaint::TextShape::new(corner, galley, color)
         .with_angle(-std::f32::consts::FRAC_PI_2);

@@ -62,8 +62,22 @@ fn gradient(ramp: &Ramp, rect: Rect) -> Shape {
     Shape::mesh(mesh)
 }
 
-/// Names with their colours, in a row that wraps.
+/// Names of areas with their colours, in a row that wraps.
 pub fn keys<'a>(ui: &mut Ui, theme: &Theme, keys: impl Iterator<Item = (Color32, &'a str)>) {
+    marked(ui, theme, Vec2::splat(9.0), keys);
+}
+
+/// Names of lines with their colours.
+pub fn line_keys<'a>(ui: &mut Ui, theme: &Theme, keys: impl Iterator<Item = (Color32, &'a str)>) {
+    marked(ui, theme, Vec2::new(11.0, 2.0), keys);
+}
+
+fn marked<'a>(
+    ui: &mut Ui,
+    theme: &Theme,
+    mark: Vec2,
+    keys: impl Iterator<Item = (Color32, &'a str)>,
+) {
     let font = TextStyle::Small.resolve(ui.style());
     for (color, name) in keys {
         let galley =
@@ -71,11 +85,9 @@ pub fn keys<'a>(ui: &mut Ui, theme: &Theme, keys: impl Iterator<Item = (Color32,
                 .layout_no_wrap(name.to_owned(), font.clone(), theme.text.normal.0);
         let size = Vec2::new(galley.size().x + 15.0, ui.spacing().interact_size.y);
         let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
-        let dot = Rect::from_center_size(
-            Pos2::new(rect.left() + 5.0, rect.center().y),
-            Vec2::splat(9.0),
-        );
-        ui.painter().rect_filled(dot, CornerRadius::same(2), color);
+        let dot = Rect::from_center_size(Pos2::new(rect.left() + 5.0, rect.center().y), mark);
+        ui.painter()
+            .rect_filled(dot, CornerRadius::same(mark.y.min(2.0) as u8), color);
         let corner = Align2::LEFT_CENTER.anchor_size(
             Pos2::new(rect.left() + 14.0, rect.center().y),
             galley.size(),

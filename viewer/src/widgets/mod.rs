@@ -11,7 +11,7 @@ mod text;
 mod treemap;
 
 pub use heatmap::{HeatMap, HeatMapResponse};
-pub use legend::{keys, scale_bar};
+pub use legend::{keys, line_keys, scale_bar};
 pub use notice::{notice, waiting};
 pub use sankey::{Flow, FlowLink, FlowNode, FlowResponse};
 pub use table::{table, table_builder};

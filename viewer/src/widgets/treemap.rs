@@ -1,6 +1,7 @@
+use egui::text::{LayoutJob, TextWrapping};
 use egui::{
-    Align2, Color32, CornerRadius, Rect, Response, Sense, Stroke, StrokeKind, TextStyle, Ui, Vec2,
-    pos2,
+    Color32, CornerRadius, FontId, Painter, Rect, Response, Sense, Stroke, StrokeKind, TextStyle,
+    Ui, Vec2, pos2,
 };
 
 use crate::theme::Theme;
@@ -43,12 +44,14 @@ impl TreeMap<'_> {
                     .rect_filled(rect, CornerRadius::same(4), ground);
                 let title = format!("{}  {}", tile.name, tile.detail);
                 let place = rect.min + Vec2::new(6.0, 4.0);
-                ui.painter_at(rect.shrink(3.0)).text(
+                let ink = theme.on(ground);
+                write(
+                    ui.painter(),
                     place,
-                    Align2::LEFT_TOP,
-                    title,
-                    small.clone(),
-                    theme.on(ground),
+                    &title,
+                    &small,
+                    ink,
+                    rect.width() - 10.0,
                 );
                 if pointer.is_some_and(|pos| rect.contains(pos)) {
                     under = Some((at, None));
@@ -65,6 +68,13 @@ impl TreeMap<'_> {
         }
         (response, under)
     }
+}
+
+/// Writes a line, cut where the room ends.
+fn write(painter: &Painter, at: egui::Pos2, text: &str, font: &FontId, color: Color32, room: f32) {
+    let mut job = LayoutJob::simple_singleline(text.to_owned(), font.clone(), color);
+    job.wrap = TextWrapping::truncate_at_width(room);
+    painter.galley(at, painter.layout_job(job), color);
 }
 
 /// Draws tiles without their parts; the one under the pointer.
@@ -101,21 +111,22 @@ fn flat(
                 StrokeKind::Inside,
             );
         }
-        if rect.height() < small.size + 6.0 || rect.width() < 40.0 {
+        if rect.height() < body.size + 8.0 || rect.width() < 40.0 {
             continue;
         }
         let ink = theme.on(tile.color);
-        let inside = painter.with_clip_rect(rect.shrink2(Vec2::new(5.0, 2.0)));
         let corner = rect.min + Vec2::new(7.0, 5.0);
-        inside.text(corner, Align2::LEFT_TOP, &tile.name, body.clone(), ink);
+        let room = rect.width() - 12.0;
+        write(&painter, corner, &tile.name, &body, ink, room);
         if rect.height() > body.size + small.size + 14.0 {
             let below = pos2(corner.x, corner.y + body.size + 5.0);
-            inside.text(
+            write(
+                &painter,
                 below,
-                Align2::LEFT_TOP,
                 &tile.detail,
-                small.clone(),
+                &small,
                 ink.gamma_multiply(0.85),
+                room,
             );
         }
     }

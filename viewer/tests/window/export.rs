@@ -4,7 +4,6 @@ use std::process::{Command, Output};
 
 use bellows_viewer::panels::Panel;
 
-use crate::pictures::adapter;
 use crate::support;
 
 fn viewer(arguments: &[&str]) -> Output {
@@ -38,9 +37,7 @@ fn every_panel_is_written_as_a_drawing_and_as_a_table() {
                 file.to_str().unwrap(),
             ]);
             let none = ending == "csv" && matches!(panel, Panel::Runs | Panel::Events);
-            // Runs from before memory was planned have no plan.
-            let unplanned = ending == "csv" && panel == Panel::MemoryPlan;
-            if none || unplanned {
+            if none {
                 assert_eq!(output.status.code(), Some(2), "{panel:?} {}", said(&output));
                 continue;
             }
@@ -65,12 +62,6 @@ fn every_panel_is_written_as_a_drawing_and_as_a_table() {
 
 #[test]
 fn a_picture_is_written_without_a_display_in_the_size_that_was_asked_for() {
-    if let Err(reason) = adapter() {
-        println!(
-            "SKIPPED a_picture_is_written_without_a_display_in_the_size_that_was_asked_for: {reason}"
-        );
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("load.png");
     let output = viewer(&[
@@ -91,6 +82,31 @@ fn a_picture_is_written_without_a_display_in_the_size_that_was_asked_for() {
         picture.pixels().any(|pixel| pixel != first),
         "the picture is empty"
     );
+}
+
+#[test]
+fn larger_text_is_larger_in_a_picture_of_the_same_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawing = |size: &str| {
+        let file = folder.path().join(format!("{size}.svg"));
+        let target = file.to_str().unwrap();
+        let arguments = [
+            "--size",
+            "900x600",
+            "--text-size",
+            size,
+            "--screenshot",
+            target,
+        ];
+        for subject in [&["--panel", "memory-tree"][..], &["--page", "memory"]] {
+            let output = viewer(&[subject, &arguments[..]].concat());
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        std::fs::read_to_string(&file).unwrap()
+    };
+    let head = r#"<svg xmlns="http://www.w3.org/2000/svg" width="900" height="600" viewBox="0 0 "#;
+    assert!(drawing("1").starts_with(&format!("{head}900 600\"")));
+    assert!(drawing("1.5").starts_with(&format!("{head}600 400\"")));
 }
 
 #[test]

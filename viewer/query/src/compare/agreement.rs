@@ -79,14 +79,16 @@ impl Answer for AgreementTable {
     fn summary(&self) -> String {
         let mean =
             self.routers.iter().map(|router| router.1).sum::<f32>() / self.routers.len() as f32;
-        format!(
-            "Of the choices of {} traced tokens at step {}, {:.1} % are the same at step {}; chance is {:.0} %.",
-            self.tokens,
-            self.steps.1,
-            mean * 100.0,
-            self.steps.0,
-            self.chance * 100.0
-        )
+        let (tokens, mean, chance) = (self.tokens, mean * 100.0, self.chance * 100.0);
+        match self.steps {
+            // Of one run they would be one trace.
+            (before, after) if before == after => format!(
+                "Of the choices of {tokens} traced tokens at step {after}, {mean:.1} % are the same in both runs; chance is {chance:.0} %."
+            ),
+            (before, after) => format!(
+                "Of the choices of {tokens} traced tokens at step {after}, {mean:.1} % are the same at step {before}; chance is {chance:.0} %."
+            ),
+        }
     }
 
     fn table(&self) -> Table {

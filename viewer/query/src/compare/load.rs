@@ -109,12 +109,19 @@ impl Answer for LoadChange {
                 self.moved[row] * 100.0
             )
         });
-        format!(
-            "Loads after ({}) less before ({}): {:.1} % of assignments went elsewhere on average.{most}",
-            self.after.steps,
-            self.before.steps,
-            mean * 100.0
-        )
+        let sides = if self.after.steps == self.before.steps {
+            format!(
+                "Loads of one run less those of the other ({})",
+                self.after.steps
+            )
+        } else {
+            format!(
+                "Loads after ({}) less before ({})",
+                self.after.steps, self.before.steps
+            )
+        };
+        let mean = mean * 100.0;
+        format!("{sides}: {mean:.1} % of assignments went elsewhere on average.{most}")
     }
 
     fn table(&self) -> Table {

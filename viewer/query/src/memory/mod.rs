@@ -11,6 +11,6 @@ mod tree;
 
 pub use plan::{MemoryFit, PlanMode, PlanTable};
 pub use range::{KindStatistics, MemoryRange, RangeTable};
-pub use step::{Band, LedgerMoment, MemoryStep, StepLedger};
+pub use step::{Band, Foretold, LedgerMoment, MemoryStep, StepLedger};
 pub use timeline::{MemoryTimeline, Timeline, TimelineColumn};
 pub use tree::{MemoryAt, MemoryTree, Tree, TreeNode};

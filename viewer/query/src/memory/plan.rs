@@ -141,7 +141,7 @@ impl Query for MemoryFit {
         Ok(PlanTable {
             verdict: text("verdict"),
             advice,
-            limit: number(&plan, "limit_bytes").or_else(|| limit(&snapshot)),
+            limit: limit(&snapshot),
             batch: (
                 number(&plan, "batch_size"),
                 number(&plan, "sequence_length"),
@@ -183,13 +183,11 @@ impl Answer for PlanTable {
         let measured = self.measured.map_or(String::new(), |peak| {
             format!(" Measured so far: {}.", bytes(peak))
         });
-        format!(
-            "{} Predicted peaks: {}.{measured}",
-            self.verdict,
-            modes.join("; ")
-        )
-        .trim_start()
-        .to_owned()
+        let verdict = match self.verdict.trim_end_matches('.') {
+            "" => String::new(),
+            verdict => format!("{verdict}. "),
+        };
+        format!("{verdict}Predicted peaks: {}.{measured}", modes.join("; "))
     }
 
     fn table(&self) -> Table {

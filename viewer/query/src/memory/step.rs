@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
+use bellows_record::serde_json::Value;
+
 use super::timeline::{bytes, limit, planned};
-use crate::store::Stream;
 use crate::store::memory_record::MemoryRecord;
 use crate::store::run::{Run, read};
-use crate::{Answer, Cost, Gap, Query, RunId, Store, Table};
+use crate::store::{RunSnapshot, Stream};
+use crate::{Answer, Cell, Cost, Gap, Query, RunId, Store, Table};
 
 /// Memory within one step, moment by moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,12 +30,25 @@ pub struct StepLedger {
     pub bytes: Vec<u64>,
     /// What training was doing: stretches of moments of one phase and layer.
     pub bands: Vec<Band>,
-    /// The device's memory, where it is known.
+    /// The memory that the run may use: the plan's limit, or the device's memory, where one is known.
     pub limit: Option<u64>,
     /// The peak that the plan foretold, where there is a plan.
     pub planned: Option<u64>,
+    /// What the plan foretold of the run's mode, part by part of the model, in order of time; empty where there is no plan.
+    pub foretold: Vec<Foretold>,
     /// The moment with the most bytes, an index into `moments`.
     pub peak: usize,
+}
+
+/// The fullest moment of a part of a step, by the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Foretold {
+    /// What training does: `forward`, `backward` or `optimizer`.
+    pub phase: String,
+    /// The layer; none for what is outside of layers: embedding, head and loss.
+    pub layer: Option<u32>,
+    /// Bytes of all owners.
+    pub bytes: u64,
 }
 
 /// A moment of a step.
@@ -114,6 +129,7 @@ impl Query for MemoryStep {
             bands: bands(&moments),
             limit: limit(&snapshot),
             planned: planned(&snapshot),
+            foretold: foretold(&snapshot),
             peak: record.peak().unwrap_or(0),
             moments,
         })
@@ -139,6 +155,39 @@ pub(super) fn record(store: &Store, run: &Run, step: u64) -> Result<Arc<MemoryRe
         make,
         MemoryRecord::bytes,
     )
+}
+
+fn foretold(snapshot: &RunSnapshot) -> Vec<Foretold> {
+    let chosen = || {
+        let plan = snapshot.plan.as_ref()?;
+        let modes = plan.get("modes")?.as_array()?;
+        let mode = modes
+            .iter()
+            .find(|mode| mode.get("mode") == plan.get("mode"))?;
+        mode.get("moments")?.as_array()
+    };
+    let read = |moment: &Value| {
+        Some(Foretold {
+            phase: moment.get("phase")?.as_str()?.to_owned(),
+            layer: moment
+                .get("layer")
+                .and_then(Value::as_u64)
+                .map(|layer| layer as u32),
+            bytes: moment.get("bytes")?.as_u64()?,
+        })
+    };
+    let mut moments: Vec<_> = chosen().into_iter().flatten().filter_map(read).collect();
+    // Of what is outside of layers, head and loss hold the most: forward ends and backward begins with them.
+    let phases: Vec<String> = moments.iter().map(|moment| moment.phase.clone()).collect();
+    moments.sort_by_key(|moment| {
+        let phase = phases.iter().position(|phase| *phase == moment.phase);
+        let last = match moment.phase.as_str() {
+            "forward" => moment.layer.is_none(),
+            _ => moment.layer.is_some(),
+        };
+        (phase, last)
+    });
+    moments
 }
 
 fn bands(moments: &[LedgerMoment]) -> Vec<Band> {
@@ -180,6 +229,19 @@ impl Answer for StepLedger {
             format!("Memory within step {}", self.step),
             &[("moment", ""), ("phase", ""), ("kind", ""), ("bytes", "B")],
         );
+        for moment in &self.foretold {
+            let part = moment
+                .layer
+                .map_or("outside of layers".to_owned(), |layer| {
+                    format!("layer {layer}")
+                });
+            table.push([
+                Cell::Missing,
+                moment.phase.clone().into(),
+                format!("foretold, {part}").into(),
+                moment.bytes.into(),
+            ]);
+        }
         for (at, moment) in self.moments.iter().enumerate() {
             let mut row = |kind: &str, bytes: u64| {
                 table.push([

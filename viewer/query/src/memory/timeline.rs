@@ -21,7 +21,7 @@ pub struct Timeline {
     pub columns: Vec<TimelineColumn>,
     /// `columns × kinds`, a column after the other: bytes at the column's largest moment.
     pub bytes: Vec<u64>,
-    /// The device's memory, where it is known.
+    /// The memory that the run may use: the plan's limit, or the device's memory, where one is known.
     pub limit: Option<u64>,
     /// The peak that the plan foretold, where there is a plan.
     pub planned: Option<u64>,
@@ -122,9 +122,13 @@ impl Query for MemoryTimeline {
     }
 }
 
-/// The device's memory, where it is known.
+/// The memory that the run may use: the plan's limit, or the device's memory, where one is known.
 pub(super) fn limit(snapshot: &RunSnapshot) -> Option<u64> {
-    snapshot.manifest.as_ref()?.info.device.memory_bytes
+    let planned = snapshot
+        .plan
+        .as_ref()
+        .and_then(|plan| plan.get("limit_bytes")?.as_u64());
+    planned.or_else(|| snapshot.manifest.as_ref()?.info.device.memory_bytes)
 }
 
 /// The peak that the plan foretold.
@@ -150,7 +154,7 @@ impl Answer for Timeline {
         });
         let limit = self.limit.map_or(String::new(), |limit| {
             format!(
-                " That is {:.0} % of the device's {}.",
+                " That is {:.0} % of the {} that it may use.",
                 100.0 * column.total as f64 / limit as f64,
                 bytes(limit)
             )

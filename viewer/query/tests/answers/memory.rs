@@ -58,4 +58,25 @@ fn the_plan_is_shown_with_what_was_measured() {
         columns: 10,
     });
     assert_eq!(line.planned, Some(480));
+    // The head is last forward and first backward, and the mode is the run's.
+    let step = run.ask(&MemoryStep {
+        run: run.id,
+        step: 30,
+    });
+    let foretold: Vec<_> = step
+        .foretold
+        .iter()
+        .map(|moment| (moment.phase.as_str(), moment.layer, moment.bytes))
+        .collect();
+    assert_eq!(
+        foretold,
+        [
+            ("forward", Some(0), 300),
+            ("forward", Some(1), 400),
+            ("forward", None, 470),
+            ("backward", None, 480),
+            ("backward", Some(1), 450),
+            ("backward", Some(0), 350),
+        ]
+    );
 }

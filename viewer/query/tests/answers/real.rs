@@ -21,8 +21,7 @@ fn every_question_has_an_answer_in_a_run_that_the_program_made() {
     let last = store.run(id).unwrap().range().unwrap().1;
     support::every_question(&store, id, last, |name, answer| match answer {
         Ok(answer) => support::check(name, answer),
-        // Runs from before memory was planned have no plan.
-        Err(gap) => assert!(name == "MemoryFit", "{name}: {gap}"),
+        Err(gap) => panic!("{name}: {gap}"),
     });
     let notes = store.run(id).unwrap().notes.clone();
     assert!(

@@ -105,7 +105,10 @@ pub fn write(root: &Path, name: &str) -> PathBuf {
     let plan = r#"{"verdict": "it fits", "mode": "stream", "peak_bytes": 480, "limit_bytes": 1000, "batch_size": 8,
         "sequence_length": 128, "modes": [
         {"mode": "plain", "fits": false, "peak_bytes": 1200, "by_kind": {"activations": 900, "weights": 100}},
-        {"mode": "stream", "chunk": 64, "fits": true, "peak_bytes": 480, "longest_sequence": 4096}]}"#;
+        {"mode": "stream", "chunk": 64, "fits": true, "peak_bytes": 480, "longest_sequence": 4096, "moments": [
+            {"phase": "forward", "layer": null, "bytes": 470}, {"phase": "forward", "layer": 0, "bytes": 300},
+            {"phase": "forward", "layer": 1, "bytes": 400}, {"phase": "backward", "layer": null, "bytes": 480},
+            {"phase": "backward", "layer": 1, "bytes": 450}, {"phase": "backward", "layer": 0, "bytes": 350}]}]}"#;
     writer
         .plan(&bellows_record::serde_json::from_str(plan).unwrap())
         .unwrap();

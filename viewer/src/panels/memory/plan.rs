@@ -47,13 +47,17 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         .modes
         .iter()
         .filter_map(|mode| mode.peak)
-        .chain(plan.limit)
         .chain(plan.measured)
         .max()
         .unwrap_or(1) as f32;
+    // A limit far above everything would leave nothing of the bars.
+    let most = match plan.limit {
+        Some(limit) if limit as f32 <= 3.0 * most => most.max(limit as f32),
+        _ => most,
+    };
     let height = ui.text_style_height(&egui::TextStyle::Body) + 8.0;
     let mut builder = table_builder(ui);
-    for width in [104.0, 72.0, 76.0, 150.0, 96.0] {
+    for width in [112.0, 64.0, 76.0, 190.0, 120.0] {
         builder = builder.column(Column::initial(width).clip(true));
     }
     builder

@@ -1,4 +1,4 @@
-use bellows_query::memory::{MemoryStep, StepLedger};
+use bellows_query::memory::{Foretold, MemoryStep, StepLedger};
 use egui::{Align2, Rect, Stroke, Ui, pos2};
 use egui_plot::{Line, PlotPoints};
 
@@ -7,7 +7,7 @@ use super::super::{Cx, Panel, Request, controls};
 use super::{Stack, hatch, limits, pointer, stairs};
 use crate::app::Moment;
 use crate::format;
-use crate::widgets::{chart, keys};
+use crate::widgets::{chart, keys, line_keys};
 
 /// Which moment is chosen.
 pub fn controls(ui: &mut Ui, cx: &mut Cx<'_>) {
@@ -32,6 +32,7 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         return;
     };
     let theme = cx.theme;
+    let parts = parts(&ledger);
     ui.horizontal_wrapped(|ui| {
         keys(
             ui,
@@ -41,6 +42,21 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
                 .iter()
                 .map(|kind| (theme.kind(kind), kind.as_str())),
         );
+        let mut lines = Vec::new();
+        if ledger
+            .moments
+            .iter()
+            .any(|moment| moment.reserved.is_some())
+        {
+            lines.push((theme.text.weak.0, "reserved"));
+        }
+        if ledger.moments.iter().any(|moment| moment.in_use.is_some()) {
+            lines.push((theme.text.strong.0, "in use"));
+        }
+        if !parts.is_empty() {
+            lines.push((theme.plot.plan.0, "foretold, by layer"));
+        }
+        line_keys(ui, theme, lines.into_iter());
     });
     let spans: Vec<(f64, f64)> = (0..ledger.moments.len())
         .map(|at| (at as f64, at as f64 + 1.0))
@@ -49,10 +65,12 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         .moments
         .iter()
         .map(|moment| moment.total.max(moment.reserved.unwrap_or(0)))
+        .chain(parts.iter().map(|(.., part)| part.bytes))
         .max()
         .unwrap_or(1) as f64;
     let room = ui.available_rect_before_wrap();
-    let band = 16.0;
+    let layers = if parts.is_empty() { 0.0 } else { LAYERS };
+    let band = PHASES + layers;
     let below = Rect::from_min_max(pos2(room.left(), room.top() + band + 2.0), room.max);
     let response = ui
         .scope_builder(egui::UiBuilder::new().max_rect(below), |ui| {
@@ -67,7 +85,13 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
                     };
                     plot.line(line("reserved", |moment| moment.reserved).color(theme.text.weak.0));
                     plot.line(line("in use", |moment| moment.in_use).color(theme.text.strong.0));
-                    limits(plot, theme, ledger.limit, ledger.planned, top);
+                    for phase in parts.chunk_by(|(.., one), (.., next)| one.phase == next.phase) {
+                        let spans: Vec<(f64, f64)> = phase.iter().map(|(from, to, _)| (*from, *to)).collect();
+                        let points = stairs(&spans, |at| Some(phase[at].2.bytes));
+                        let line = Line::new("foretold", PlotPoints::Owned(points)).width(1.4).allow_band(false);
+                        plot.line(line.color(theme.plot.plan.0));
+                    }
+                    limits(plot, theme, ledger.limit, ledger.planned, (0.0, top));
                 })
         })
         .inner;
@@ -76,6 +100,7 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         ui,
         cx,
         &ledger,
+        &parts,
         &response,
         Rect::from_min_max(room.min, pos2(room.right(), room.top() + band)),
     );
@@ -83,6 +108,7 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
         .response
         .hover_pos()
         .map(|pos| response.transform.value_from_position(pos).x);
+    let part = under.and_then(|x| parts.iter().find(|(from, to, _)| (*from..*to).contains(&x)));
     let Some(at) = under
         .filter(|x| *x >= 0.0 && *x < ledger.moments.len() as f64)
         .map(|x| x as usize)
@@ -127,8 +153,47 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
                 .map(format::percent)
                 .unwrap_or_default(),
         ));
+        if let Some((.., part)) = part {
+            rows.push((
+                "foretold",
+                format!("{}, {}", format::bytes(part.bytes as f64), place(part)),
+            ));
+        }
         facts(ui, "moment", &rows);
     });
+}
+
+/// Height of the strip that names phases, and of the one below it that names layers.
+const PHASES: f32 = 16.0;
+const LAYERS: f32 = 13.0;
+
+/// What the plan foretold, from where to where: the parts of a phase share its moments.
+fn parts(ledger: &StepLedger) -> Vec<(f64, f64, &Foretold)> {
+    let mut parts = Vec::new();
+    for band in &ledger.bands {
+        let phase = band.phase.split_whitespace().next().unwrap_or(&band.phase);
+        let here: Vec<&Foretold> = ledger
+            .foretold
+            .iter()
+            .filter(|part| {
+                part.phase == phase && (band.layer.is_none() || part.layer == band.layer)
+            })
+            .collect();
+        let width = (band.last + 1 - band.first) as f64 / here.len().max(1) as f64;
+        for (at, part) in here.into_iter().enumerate() {
+            let from = band.first as f64 + at as f64 * width;
+            parts.push((from, from + width, part));
+        }
+    }
+    parts
+}
+
+fn place(part: &Foretold) -> String {
+    match part.layer {
+        Some(layer) => format!("layer {layer}"),
+        None if part.phase == "optimizer" => "all weights".to_owned(),
+        None => "embedding, head and loss".to_owned(),
+    }
 }
 
 /// What training was doing, over the moments.
@@ -136,6 +201,7 @@ fn bands(
     ui: &Ui,
     cx: &Cx<'_>,
     ledger: &StepLedger,
+    parts: &[(f64, f64, &Foretold)],
     response: &egui_plot::PlotResponse<()>,
     strip: Rect,
 ) {
@@ -157,7 +223,7 @@ fn bands(
         let color = theme.phase(phase);
         let rect = Rect::from_x_y_ranges(
             x(band.first as f64)..=x(band.last as f64 + 1.0),
-            strip.y_range(),
+            strip.top()..=strip.top() + PHASES,
         )
         .shrink2(egui::vec2(0.5, 0.0));
         painter.rect_filled(rect, 2.0, theme.tint(color, 0.45));
@@ -180,6 +246,33 @@ fn bands(
             frame.y_range(),
             Stroke::new(1.0, theme.plot.grid.0),
         );
+    }
+    let named: Vec<_> = parts
+        .iter()
+        .filter(|(.., part)| part.phase != "optimizer")
+        .collect();
+    let write = |name: String| painter.layout_no_wrap(name, font.clone(), theme.text.normal.0);
+    // All of them long or all of them short.
+    let long = named.iter().all(|(from, to, part)| match part.layer {
+        Some(layer) => write(format!("layer {layer}")).size().x + 6.0 < x(*to) - x(*from),
+        None => true,
+    });
+    for (from, to, part) in named {
+        let rect = Rect::from_x_y_ranges(
+            x(*from)..=x(*to),
+            strip.top() + PHASES + 1.0..=strip.bottom(),
+        )
+        .shrink2(egui::vec2(0.5, 0.0));
+        painter.rect_filled(rect, 1.0, theme.tint(theme.phase(&part.phase), 0.2));
+        let galley = write(match part.layer {
+            Some(layer) if long => format!("layer {layer}"),
+            Some(layer) => layer.to_string(),
+            None => "head".to_owned(),
+        });
+        if galley.size().x + 4.0 < rect.width() {
+            let place = Align2::CENTER_CENTER.anchor_size(rect.center(), galley.size());
+            painter.galley(place.min, galley, theme.text.normal.0);
+        }
     }
     if ledger.bands.is_empty() {
         hatch(&painter, strip, theme.plot.grid.0);

@@ -9,7 +9,7 @@ use super::super::{Cx, controls};
 use super::{Stack, limits, stairs};
 use crate::format;
 use crate::theme::Theme;
-use crate::widgets::{chart, keys};
+use crate::widgets::{chart, keys, line_keys};
 
 const MINIMAP: f32 = 34.0;
 
@@ -83,10 +83,11 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
             Some((cx.named(other)?.name.clone(), answer?.ok()?))
         });
     let theme = cx.theme;
-    legend(ui, theme, &timeline, other.is_some(), cx.view.step);
+    let overlaid = other.as_ref().map(|(name, _)| name.as_str());
+    legend(ui, theme, &timeline, overlaid, cx.view.step);
     let room = ui.available_rect_before_wrap();
     let plot_rect = Rect::from_min_max(room.min, room.max - vec2(0.0, MINIMAP + 6.0));
-    ui.scope_builder(egui::UiBuilder::new().max_rect(plot_rect), |ui| {
+    let plot = ui.scope_builder(egui::UiBuilder::new().max_rect(plot_rect), |ui| {
         draw(
             ui,
             cx,
@@ -94,16 +95,19 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
             other
                 .as_ref()
                 .map(|(name, timeline)| (name.as_str(), &**timeline)),
-        );
+        )
     });
     ui.advance_cursor_after_rect(plot_rect);
     if let Some(whole) = whole {
-        let strip = Rect::from_min_max(pos2(room.left() + 50.0, room.bottom() - MINIMAP), room.max);
+        let strip = Rect::from_x_y_ranges(
+            plot.inner.x_range(),
+            room.bottom() - MINIMAP..=room.bottom(),
+        );
         minimap(ui, cx, &whole, strip);
     }
 }
 
-fn legend(ui: &mut Ui, theme: &Theme, timeline: &Timeline, overlaid: bool, step: u64) {
+fn legend(ui: &mut Ui, theme: &Theme, timeline: &Timeline, overlaid: Option<&str>, step: u64) {
     ui.horizontal_wrapped(|ui| {
         keys(
             ui,
@@ -123,10 +127,10 @@ fn legend(ui: &mut Ui, theme: &Theme, timeline: &Timeline, overlaid: bool, step:
         if has(|column| column.in_use) {
             lines.push((theme.text.strong.0, "in use"));
         }
-        if overlaid {
-            lines.push((theme.plot.range.0, "other run"));
+        if let Some(name) = overlaid {
+            lines.push((theme.plot.range.0, name));
         }
-        keys(ui, theme, lines.into_iter());
+        line_keys(ui, theme, lines.into_iter());
         let before = timeline
             .columns
             .partition_point(|column| column.first <= step);
@@ -151,7 +155,13 @@ fn spans(timeline: &Timeline) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn draw(ui: &mut Ui, cx: &mut Cx<'_>, timeline: &Timeline, other: Option<(&str, &Timeline)>) {
+/// Draws the plot, and says where its axes begin and end.
+fn draw(
+    ui: &mut Ui,
+    cx: &mut Cx<'_>,
+    timeline: &Timeline,
+    other: Option<(&str, &Timeline)>,
+) -> Rect {
     let theme = cx.theme;
     let spans = spans(timeline);
     let top = timeline
@@ -160,6 +170,10 @@ fn draw(ui: &mut Ui, cx: &mut Cx<'_>, timeline: &Timeline, other: Option<(&str, 
         .map(|column| column.reserved.unwrap_or(0).max(column.total))
         .max()
         .unwrap_or(1) as f64;
+    let (left, right) = match (spans.first(), spans.last()) {
+        (Some(first), Some(last)) => (first.0, last.1),
+        _ => (0.0, 1.0),
+    };
     let (step, range) = (
         cx.view.step as f64,
         cx.view
@@ -168,7 +182,9 @@ fn draw(ui: &mut Ui, cx: &mut Cx<'_>, timeline: &Timeline, other: Option<(&str, 
     );
     let plot = chart::plot(ui, "memory", theme, format::bytes)
         .y_grid_spacer(chart::binary_grid)
-        .include_y(0.0);
+        .include_y(0.0)
+        // Room for what is written above the peak.
+        .include_y(top * 1.08);
     let response = chart::show(ui, plot, |plot| {
         Stack {
             kinds: &timeline.kinds,
@@ -206,13 +222,20 @@ fn draw(ui: &mut Ui, cx: &mut Cx<'_>, timeline: &Timeline, other: Option<(&str, 
         }
         if let Some(peak) = timeline.peak.map(|peak| &timeline.columns[peak]) {
             let at = egui_plot::PlotPoint::new(peak.at.0 as f64, peak.total as f64);
-            let text =
-                egui::RichText::new(format!("peak {}", format::bytes(peak.total as f64))).small();
-            plot.text(
-                egui_plot::Text::new("", at, text)
-                    .color(theme.text.strong.0)
-                    .anchor(egui::Align2::LEFT_BOTTOM),
-            );
+            let text = format!("  peak {}  ", format::bytes(peak.total as f64));
+            let text = egui::RichText::new(text)
+                .small()
+                .background_color(theme.surface.panel.0.gamma_multiply(0.7));
+            // Beside the cursor, and inside of the plot.
+            let side = if at.x > left + 0.7 * (right - left) {
+                egui::Align::RIGHT
+            } else {
+                egui::Align::LEFT
+            };
+            let text = egui_plot::Text::new("", at, text)
+                .color(theme.text.strong.0)
+                .anchor(chart::anchor(plot, at, side));
+            plot.text(text);
             plot.points(
                 egui_plot::Points::new("peak", vec![[at.x, at.y]])
                     .color(theme.text.strong.0)
@@ -220,7 +243,7 @@ fn draw(ui: &mut Ui, cx: &mut Cx<'_>, timeline: &Timeline, other: Option<(&str, 
                     .allow_hover(false),
             );
         }
-        limits(plot, theme, timeline.limit, timeline.planned, top);
+        limits(plot, theme, timeline.limit, timeline.planned, (left, top));
         chart::marks(plot, theme, step, range);
     });
     let under = response
@@ -278,6 +301,7 @@ fn draw(ui: &mut Ui, cx: &mut Cx<'_>, timeline: &Timeline, other: Option<(&str, 
         });
     }
     follow(ui, cx, &response);
+    *response.transform.frame()
 }
 
 /// The whole run small, with the range as a brush.

@@ -113,8 +113,10 @@ pub fn body(ui: &mut Ui, cx: &mut Cx<'_>) {
     let list = Rect::from_min_max(pos2(room.left(), split), room.max);
     ui.scope_builder(UiBuilder::new().max_rect(list), |ui| {
         ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            // Numbers stand below each other, however deep their names are indented.
+            let numbers = ui.max_rect().left() + ui.available_width() * 0.45;
             for node in (1..tree.nodes.len()).filter(|node| tree.nodes[*node].parent == 0) {
-                branch(ui, cx, &tree, node);
+                branch(ui, cx, &tree, node, numbers);
             }
         });
     });
@@ -136,7 +138,7 @@ fn crumbs(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, focus: usize) {
     }
 }
 
-fn branch(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
+fn branch(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize, numbers: f32) {
     let children: Vec<usize> = (node + 1..tree.nodes.len())
         .filter(|child| tree.nodes[*child].parent == node)
         .collect();
@@ -144,7 +146,7 @@ fn branch(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
     if children.is_empty() {
         ui.horizontal(|ui| {
             ui.add_space(18.0);
-            line(ui, cx, tree, node);
+            line(ui, cx, tree, node, numbers);
         });
         return;
     }
@@ -153,15 +155,15 @@ fn branch(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
         id,
         tree.nodes[node].depth == 1,
     )
-    .show_header(ui, |ui| line(ui, cx, tree, node))
+    .show_header(ui, |ui| line(ui, cx, tree, node, numbers))
     .body(|ui| {
         for child in children {
-            branch(ui, cx, tree, child);
+            branch(ui, cx, tree, child, numbers);
         }
     });
 }
 
-fn line(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
+fn line(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize, numbers: f32) {
     let TreeNode {
         name,
         kind,
@@ -171,7 +173,6 @@ fn line(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
         ..
     } = &tree.nodes[node];
     let theme = cx.theme;
-    let width = ui.available_width();
     let color = theme.kind(kind);
     let (rect, _) = ui.allocate_exact_size(egui::vec2(9.0, 9.0), egui::Sense::hover());
     ui.painter().rect_filled(
@@ -182,7 +183,8 @@ fn line(ui: &mut Ui, cx: &mut Cx<'_>, tree: &Tree, node: usize) {
     let label = egui::Label::new(RichText::new(name))
         .truncate()
         .sense(egui::Sense::click());
-    if cell(ui, width * 0.42, label)
+    let room = (numbers - ui.cursor().left() - ui.spacing().item_spacing.x).max(30.0);
+    if cell(ui, room, label)
         .on_hover_text("click to see it in the map")
         .clicked()
     {
