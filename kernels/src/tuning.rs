@@ -1,8 +1,9 @@
-//! One tile of the cooperative matrix product after the other, for tuning runs: the rule by which
-//! the products of `linear`, `experts` and `chain` choose a tile is made of what they measure.
+//! One tile of the matrix product after the other, for tuning runs and tests: the rule by which
+//! the products of `linear`, `experts` and `chain` choose a tile is made of what they measure, and
+//! what a device's rule leaves out is tested there for the devices that take it.
 //!
-//! Nothing here changes a result beyond rounding, and nothing outside of benches calls it: the
-//! choice stays a function of device, type and shape alone.
+//! Nothing here changes a result beyond rounding, and nothing outside of benches and tests calls
+//! it: the choice stays a function of device, type and shape alone.
 
 use std::cell::Cell;
 
@@ -11,6 +12,7 @@ use burn::tensor::{Device, Tensor};
 use crate::Compute;
 use crate::gpu::{on_cube, primitive};
 use crate::matmul::tier;
+pub use crate::matmul::tier::THROUGH_MEMORY;
 
 thread_local! {
     static CHOSEN: Cell<Option<&'static str>> = const { Cell::new(None) };
@@ -30,8 +32,8 @@ pub fn tiles(device: &Device, compute: Compute) -> Vec<&'static str> {
         .collect()
 }
 
-/// Runs `work` with products on this thread taking the tile called `name`, one of [`tiles`]; where
-/// its device or shape does not take it, plain tiles.
+/// Runs `work` with products on this thread taking the tile called `name`, one of [`tiles`] or
+/// [`THROUGH_MEMORY`]; where its device or shape does not take it, the plain tiles of the rule.
 pub fn with_tile<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     struct Restored(Option<&'static str>);
     // Also where `work` panics, as drivers do.

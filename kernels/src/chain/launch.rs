@@ -8,7 +8,7 @@ use super::device::{self, TOKENS, UNITS, WIDTH};
 use crate::convert::element;
 use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 use crate::matmul::launch::gradient;
-use crate::matmul::{Access, Groups, Tier};
+use crate::matmul::{Access, Groups, Plain, Tier};
 use crate::profile::stage;
 
 /// Experts up to which the logits are sums in a workgroup's registers.
@@ -17,9 +17,6 @@ pub(super) const MAX_FUSED_EXPERTS: usize = 4 * WIDTH;
 /// Fewest tokens of a part of a sum over tokens, and most parts.
 const PART: usize = 256;
 const MAX_PARTS: usize = 64;
-
-/// Edge of the tiles of a router's gradient.
-const EDGE: usize = 64;
 
 fn lanes(hidden: usize) -> usize {
     if hidden.is_multiple_of(4) { 4 } else { 1 }
@@ -191,7 +188,7 @@ pub(super) fn router_gradient(dlogits: CubeTensor, x: CubeTensor) -> CubeTensor 
     stage(&x, "gradient of the router", operations, || {
         gradient(
             &Groups::parts(&x, tokens, parts),
-            Tier::Plain { edge: EDGE },
+            Tier::Plain(Plain::of(x.client.properties(), PART, &[experts])),
             &dlogits,
             Access::K_ROWS,
             experts,

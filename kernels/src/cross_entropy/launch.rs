@@ -15,7 +15,7 @@ use super::product::{self, SizesLaunch};
 use crate::convert::{convert_primitive as convert, element};
 use crate::gpu::{MAX_GRID, arg, contiguous, count, empty, grid, launch};
 use crate::matmul::launch::gradient;
-use crate::matmul::{Access, Groups, Tier};
+use crate::matmul::{Access, Groups, Plain, Tier};
 use crate::profile::stage;
 
 /// Workgroup memory of a plain tile of 128×128 with the rows' exchange, in bytes.
@@ -40,7 +40,7 @@ fn tile_of(tier: Tier) -> TileShape {
         rows: tier.rows(),
         columns: tier.columns(),
         parts: match tier {
-            Tier::Plain { .. } => 1,
+            Tier::Plain(_) => 1,
             Tier::Cooperative(tile) => tile.across(),
         },
     }
@@ -65,15 +65,17 @@ impl Call {
         let properties = hidden.client.properties();
         let widths = [shape.hidden, stride(shape.vocabulary)];
         let tier = match Tier::of(&hidden, settings.compute, &widths, shape.tokens) {
-            Tier::Plain { .. } if properties.hardware.max_shared_memory_size < LARGE_PLAIN_TILE => {
-                Tier::Plain { edge: 64 }
+            Tier::Plain(Plain::Memory { .. })
+                if properties.hardware.max_shared_memory_size < LARGE_PLAIN_TILE =>
+            {
+                Tier::Plain(Plain::Memory { edge: 64 })
             }
             tier => tier,
         };
         let largest = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
         let plan = Plan::new(&shape, tile_of(tier), settings.workspace, largest);
         let head = convert(head, dtype);
-        let whole_pieces = !matches!(tier, Tier::Plain { .. });
+        let whole_pieces = !matches!(tier, Tier::Plain(_));
         Self {
             head: if whole_pieces && plan.stride != shape.vocabulary {
                 padded(&head, plan.stride)
@@ -165,10 +167,10 @@ impl Call {
         // beyond are no tile's.
         stage(x, "logits", self.operations(chunk), || unsafe {
             match self.tier {
-                Tier::Plain { edge } => launch!(product::statistics_plain(
+                Tier::Plain(plain) => launch!(product::statistics_plain(
                     &x.client,
                     self.cubes(chunk),
-                    CubeDim::new_1d((edge * edge / 64) as u32),
+                    CubeDim::new_1d(plain.units() as u32),
                     lanes,
                     arg(x, lanes),
                     arg(&self.head, lanes),
@@ -178,7 +180,7 @@ impl Call {
                     arg(targets, 1),
                     self.sizes(chunk),
                     out.is_some(),
-                    edge,
+                    plain,
                     [element(x), element(&self.head), element(&unwritten)],
                 )),
                 Tier::Cooperative(tile) => {
@@ -215,10 +217,10 @@ impl Call {
         // SAFETY: as above.
         stage(x, "gradient of logits", self.operations(chunk), || unsafe {
             match self.tier {
-                Tier::Plain { edge } => launch!(product::slopes_plain(
+                Tier::Plain(plain) => launch!(product::slopes_plain(
                     &x.client,
                     self.cubes(chunk),
-                    CubeDim::new_1d((edge * edge / 64) as u32),
+                    CubeDim::new_1d(plain.units() as u32),
                     lanes,
                     arg(x, lanes),
                     arg(&self.head, lanes),
@@ -227,7 +229,7 @@ impl Call {
                     arg(slopes, 1),
                     arg(out, lanes),
                     self.sizes(chunk),
-                    edge,
+                    plain,
                     [element(x), element(&self.head), element(out)],
                 )),
                 Tier::Cooperative(tile) => launch!(product::slopes_cooperative(

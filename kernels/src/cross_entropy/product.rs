@@ -15,7 +15,7 @@ use crate::matmul::cooperative::{self, Piece};
 use crate::matmul::epilogue::write;
 use crate::matmul::strips::{owner, part_column, part_row, spill, spot, strip_start, sync_owners};
 use crate::matmul::tile::{Scope, Tile};
-use crate::matmul::{Access, Four, Panel, plain};
+use crate::matmul::{Access, Four, Panel, Plain, plain};
 
 /// Sizes that every kernel here takes.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
@@ -143,17 +143,17 @@ pub(super) fn statistics_plain<A: Float, B: Float, O: Float, N: Size>(
     targets: &mut [f32],
     sizes: Sizes,
     #[comptime] store: bool,
-    #[comptime] edge: usize,
+    #[comptime] plain: Plain,
     #[define(A, B, O)] _types: [ElemType; 3],
 ) {
-    let row_tiles = sizes.rows.div_ceil(edge);
-    let first_row = (CUBE_POS % row_tiles) * edge;
+    let row_tiles = sizes.rows.div_ceil(comptime!(plain.rows()));
+    let first_row = (CUBE_POS % row_tiles) * comptime!(plain.rows());
     let part = CUBE_POS / row_tiles;
-    let column = part * edge;
+    let column = part * comptime!(plain.columns());
     if column >= sizes.vocabulary {
         terminate!();
     }
-    let parts = sizes.vocabulary.div_ceil(edge);
+    let parts = sizes.vocabulary.div_ceil(comptime!(plain.columns()));
     let (left, right) = panels(&sizes, first_row, column);
     let sums = plain::product::<A, B, N, N>(
         hidden,
@@ -165,48 +165,56 @@ pub(super) fn statistics_plain<A: Float, B: Float, O: Float, N: Size>(
         sizes.depth,
         Access::ROWS,
         Access::ROWS,
-        edge,
+        plain,
     );
-    let across = comptime!(edge / 8);
+    let across = comptime!(plain.across());
+    let unit_rows = comptime!(plain.unit_rows());
     let own = UNIT_POS as usize % across;
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(edge * edge / 8));
+    let mut shared = Shared::<[f32]>::new_slice(comptime!(plain.exchange()));
+    let mut largest = Array::<f32>::new(unit_rows);
     #[unroll]
-    for i in 0..8usize {
-        let inside = plain::row_of(i, edge);
+    for i in 0..unit_rows {
+        let inside = plain::row_of(i, plain);
         let mut most = f32::min_value();
         #[unroll]
         for j in 0..2usize {
-            let at = column + plain::column_of(j, edge);
+            let at = column + plain::column_of(j, plain);
             let found = largest_of(sums[comptime!(i * 2 + j)], at, sizes.vocabulary);
             if found > most {
                 most = found;
             }
         }
-        shared[inside * across + own] = most;
-    }
-    sync_cube();
-    let mut largest = Array::<f32>::new(8usize);
-    #[unroll]
-    for i in 0..8usize {
-        let inside = plain::row_of(i, edge);
-        let mut most = f32::min_value();
-        for unit in 0..across {
-            let found = shared[inside * across + unit];
-            if found > most {
-                most = found;
-            }
+        if comptime!(plain.in_memory()) {
+            shared[inside * across + own] = most;
+        } else {
+            largest[i] = plain::subgroup_max(most, plain);
         }
-        largest[i] = most;
     }
-    sync_cube();
+    if comptime!(plain.in_memory()) {
+        sync_cube();
+        #[unroll]
+        for i in 0..unit_rows {
+            let inside = plain::row_of(i, plain);
+            let mut most = f32::min_value();
+            for unit in 0..across {
+                let found = shared[inside * across + unit];
+                if found > most {
+                    most = found;
+                }
+            }
+            largest[i] = most;
+        }
+        sync_cube();
+    }
+    let mut totals = Array::<f32>::new(unit_rows);
     #[unroll]
-    for i in 0..8usize {
-        let inside = plain::row_of(i, edge);
+    for i in 0..unit_rows {
+        let inside = plain::row_of(i, plain);
         let row = first_row + inside;
         let mut sum = 0.0f32;
         #[unroll]
         for j in 0..2usize {
-            let at = column + plain::column_of(j, edge);
+            let at = column + plain::column_of(j, plain);
             let values = sums[comptime!(i * 2 + j)];
             let powers = exponentials(values, largest[i], at, sizes.vocabulary);
             sum += total(powers);
@@ -217,19 +225,28 @@ pub(super) fn statistics_plain<A: Float, B: Float, O: Float, N: Size>(
                 }
             }
         }
-        shared[inside * across + own] = sum;
+        if comptime!(plain.in_memory()) {
+            shared[inside * across + own] = sum;
+        } else {
+            totals[i] = plain::subgroup_sum(sum, plain);
+        }
     }
-    sync_cube();
+    if comptime!(plain.in_memory()) {
+        sync_cube();
+    }
     if own == 0 {
         #[unroll]
-        for i in 0..8usize {
-            let inside = plain::row_of(i, edge);
+        for i in 0..unit_rows {
+            let inside = plain::row_of(i, plain);
             let row = first_row + inside;
             if row < sizes.rows {
-                // A fixed order of summation: the same bits every run.
-                let mut sum = 0.0f32;
-                for unit in 0..across {
-                    sum += shared[inside * across + unit];
+                let mut sum = totals[i];
+                if comptime!(plain.in_memory()) {
+                    // A fixed order of summation: the same bits every run.
+                    sum = 0.0f32;
+                    for unit in 0..across {
+                        sum += shared[inside * across + unit];
+                    }
                 }
                 partials[row * parts + part] = largest[i];
                 partials[(sizes.rows + row) * parts + part] = sum;
@@ -427,12 +444,12 @@ pub(super) fn slopes_plain<A: Float, B: Float, O: Float, N: Size>(
     slopes: &[f32],
     out: &mut [Vector<O, N>],
     sizes: Sizes,
-    #[comptime] edge: usize,
+    #[comptime] plain: Plain,
     #[define(A, B, O)] _types: [ElemType; 3],
 ) {
-    let row_tiles = sizes.rows.div_ceil(edge);
-    let first_row = (CUBE_POS % row_tiles) * edge;
-    let column = (CUBE_POS / row_tiles) * edge;
+    let row_tiles = sizes.rows.div_ceil(comptime!(plain.rows()));
+    let first_row = (CUBE_POS % row_tiles) * comptime!(plain.rows());
+    let column = (CUBE_POS / row_tiles) * comptime!(plain.columns());
     if column >= sizes.vocabulary {
         terminate!();
     }
@@ -447,17 +464,17 @@ pub(super) fn slopes_plain<A: Float, B: Float, O: Float, N: Size>(
         sizes.depth,
         Access::ROWS,
         Access::ROWS,
-        edge,
+        plain,
     );
     let tokens = labels.len();
     #[unroll]
-    for i in 0..8usize {
-        let row = first_row + plain::row_of(i, edge);
+    for i in 0..comptime!(plain.unit_rows()) {
+        let row = first_row + plain::row_of(i, plain);
         if row < sizes.rows {
             let token = sizes.first + row;
             #[unroll]
             for j in 0..2usize {
-                let at = column + plain::column_of(j, edge);
+                let at = column + plain::column_of(j, plain);
                 let values = slopes_of(
                     sums[comptime!(i * 2 + j)],
                     log_sum_exp[token],

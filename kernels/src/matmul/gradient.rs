@@ -10,7 +10,7 @@ use super::epilogue::{read, write_sum};
 use super::launch::{arg_pieces, lanes};
 use super::strips::{part_column, spill, spot};
 use super::tile::{Scope, Tile};
-use super::{Access, Four, Groups, Panel, Tier, plain};
+use super::{Access, Four, Groups, Panel, Plain, Tier, plain};
 use crate::convert::element;
 use crate::gpu::{arg, grid, launch};
 
@@ -28,17 +28,17 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
     #[comptime] a_access: Access,
     #[comptime] b_access: Access,
     #[comptime] accumulate: bool,
-    #[comptime] edge: usize,
+    #[comptime] plain: Plain,
     #[define(A, B)] _types: [ElemType; 2],
 ) {
-    let columns = width.div_ceil(edge);
-    let tiles = height.div_ceil(edge) * columns;
+    let columns = width.div_ceil(comptime!(plain.columns()));
+    let tiles = height.div_ceil(comptime!(plain.rows())) * columns;
     let group = CUBE_POS / tiles;
     if group >= groups {
         terminate!();
     }
-    let first = (CUBE_POS % tiles / columns) * edge;
-    let column = (CUBE_POS % columns) * edge;
+    let first = (CUBE_POS % tiles / columns) * comptime!(plain.rows());
+    let column = (CUBE_POS % columns) * comptime!(plain.columns());
     let mut left = Panel {
         base: 0usize,
         stride: a_stride,
@@ -66,11 +66,11 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
         ranges[2 * group + 1] as usize,
         a_access,
         b_access,
-        edge,
+        plain,
     );
     #[unroll]
-    for i in 0..8usize {
-        let row = first + plain::row_of(i, edge);
+    for i in 0..comptime!(plain.unit_rows()) {
+        let row = first + plain::row_of(i, plain);
         if row < height {
             #[unroll]
             for j in 0..2usize {
@@ -78,7 +78,7 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
                     out,
                     group * height * width,
                     row,
-                    column + plain::column_of(j, edge),
+                    column + plain::column_of(j, plain),
                     width,
                     sums[comptime!(i * 2 + j)],
                     accumulate,
@@ -242,12 +242,12 @@ pub(crate) fn gradient(
     // SAFETY: the kernels check the sum against the group's range and the tile against the shape.
     unsafe {
         match tier {
-            Tier::Plain { edge } => {
+            Tier::Plain(plain) => {
                 let lanes = lanes(&[a_stride, width]);
                 launch!(gradient_plain(
                     &a.client,
                     grid(cubes),
-                    CubeDim::new_1d((edge * edge / 64) as u32),
+                    CubeDim::new_1d(plain.units() as u32),
                     lanes,
                     arg(a, lanes),
                     arg(b, lanes),
@@ -261,7 +261,7 @@ pub(crate) fn gradient(
                     a_access,
                     b_access,
                     accumulate,
-                    edge,
+                    plain,
                     [element(a), element(b)],
                 ));
             }

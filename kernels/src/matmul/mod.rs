@@ -12,7 +12,8 @@
 //!
 //! Tiers behind the one interface, chosen by [`Tier::of`] from the device's properties, the
 //! operands' type and the shape alone:
-//! - plain tiles ([`plain`]): every device, WGSL included, every shape;
+//! - plain tiles ([`plain`]): every device, WGSL included, every shape; through workgroup memory on
+//!   GPUs, through the registers of a subgroup on drivers that compute on a processor;
 //! - cooperative matrices ([`cooperative`]) of a subgroup (`cmma`): f16 and bf16 where the device
 //!   multiplies 16×16×16 tiles into f32 and all subgroups have one width;
 //! - cooperative matrices of a workgroup (`cube_mma`), the same kernels with larger matrices, where
@@ -40,6 +41,7 @@ pub(crate) mod tier;
 pub(crate) mod tile;
 
 pub(crate) use groups::Groups;
+pub(crate) use plain::Plain;
 pub(crate) use tier::Tier;
 
 use cubecl::prelude::*;

@@ -10,7 +10,7 @@ use super::epilogue::write;
 use super::launch::{Stacked, Work, arg_pieces, lanes, work};
 use super::strips::{part_column, spill, spot};
 use super::tile::{Scope, Tile};
-use super::{Access, Four, Groups, Panel, Tier, plain};
+use super::{Access, Four, Groups, Panel, Plain, Tier, plain};
 use crate::convert::element;
 use crate::gpu::{arg, grid, launch};
 
@@ -27,14 +27,19 @@ fn rows_plain<A: Float, B: Float, O: Float, N: Size>(
     width: usize,
     #[comptime] a_access: Access,
     #[comptime] b_access: Access,
-    #[comptime] edge: usize,
+    #[comptime] plain: Plain,
     #[define(A, B, O)] _types: [ElemType; 3],
 ) {
-    let at = work(tiles, tile_count, width.div_ceil(edge), groups);
+    let at = work(
+        tiles,
+        tile_count,
+        width.div_ceil(comptime!(plain.columns())),
+        groups,
+    );
     if at.group == groups {
         terminate!();
     }
-    let column = at.column_tile * edge;
+    let column = at.column_tile * comptime!(plain.columns());
     let left = Panel {
         base: 0usize,
         stride: depth,
@@ -53,15 +58,15 @@ fn rows_plain<A: Float, B: Float, O: Float, N: Size>(
         right.stride = width;
     }
     let sums = plain::product::<A, B, N, N>(
-        a, b, tokens, &left, &right, 0usize, depth, a_access, b_access, edge,
+        a, b, tokens, &left, &right, 0usize, depth, a_access, b_access, plain,
     );
     #[unroll]
-    for i in 0..8usize {
-        let row = at.first + plain::row_of(i, edge);
+    for i in 0..comptime!(plain.unit_rows()) {
+        let row = at.first + plain::row_of(i, plain);
         if row < at.end {
             #[unroll]
             for j in 0..2usize {
-                let to = column + plain::column_of(j, edge);
+                let to = column + plain::column_of(j, plain);
                 write::<O, N>(out, row, to, width, sums[comptime!(i * 2 + j)]);
             }
         }
@@ -190,12 +195,12 @@ pub(crate) fn rows(
     // SAFETY: the kernels check rows against their group's end and columns against the width.
     unsafe {
         match tier {
-            Tier::Plain { edge } => {
+            Tier::Plain(plain) => {
                 let lanes = lanes(&[depth, width]);
                 launch!(rows_plain(
                     &a.client,
                     grid(cubes),
-                    CubeDim::new_1d((edge * edge / 64) as u32),
+                    CubeDim::new_1d(plain.units() as u32),
                     lanes,
                     arg(a, lanes),
                     arg(&b.buffer, lanes),
@@ -208,7 +213,7 @@ pub(crate) fn rows(
                     width,
                     a_access,
                     b_access,
-                    edge,
+                    plain,
                     [element(a), element(&b.buffer), element(out)],
                 ));
             }

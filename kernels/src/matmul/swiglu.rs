@@ -10,7 +10,7 @@ use super::epilogue::{swiglu, write, write_halves};
 use super::launch::{Stacked, Work, arg_pieces, lanes, work};
 use super::strips::{part_column, spill, spot};
 use super::tile::{Scope, Tile};
-use super::{Access, Four, Groups, Panel, Tier, plain};
+use super::{Access, Four, Groups, Panel, Plain, Tier, plain};
 use crate::convert::element;
 use crate::gpu::{arg, grid, launch};
 
@@ -27,10 +27,10 @@ fn swiglu_plain<A: Float, B: Float, O: Float, N: Size>(
     depth: usize,
     inner: usize,
     #[comptime] a_access: Access,
-    #[comptime] edge: usize,
+    #[comptime] plain: Plain,
     #[define(A, B, O)] _types: [ElemType; 3],
 ) {
-    let half = comptime!(edge / 2);
+    let half = comptime!(plain.columns() / 2);
     let at = work(tiles, tile_count, inner.div_ceil(half), groups);
     if at.group == groups {
         terminate!();
@@ -60,13 +60,13 @@ fn swiglu_plain<A: Float, B: Float, O: Float, N: Size>(
         depth,
         a_access,
         comptime!(Access::ROWS.halves()),
-        edge,
+        plain,
     );
     #[unroll]
-    for i in 0..8usize {
-        let row = at.first + plain::row_of(i, edge);
+    for i in 0..comptime!(plain.unit_rows()) {
+        let row = at.first + plain::row_of(i, plain);
         if row < at.end {
-            let to = column + plain::column_of(0usize, edge);
+            let to = column + plain::column_of(0usize, plain);
             let gate = sums[comptime!(i * 2)];
             let up = sums[comptime!(i * 2 + 1)];
             write_halves::<O, N>(pre, row, to, inner, gate, up);
@@ -189,12 +189,12 @@ pub(crate) fn swiglu_rows(
     // SAFETY: the kernels check rows against their group's end and columns against the width.
     unsafe {
         match tier {
-            Tier::Plain { edge } => {
+            Tier::Plain(plain) => {
                 let lanes = lanes(&[depth, inner]);
                 launch!(swiglu_plain(
                     &x.client,
                     grid(cubes),
-                    CubeDim::new_1d((edge * edge / 64) as u32),
+                    CubeDim::new_1d(plain.units() as u32),
                     lanes,
                     arg(x, lanes),
                     arg(&gate_up.buffer, lanes),
@@ -207,7 +207,7 @@ pub(crate) fn swiglu_rows(
                     depth,
                     inner,
                     a_access,
-                    edge,
+                    plain,
                     [element(x), element(&gate_up.buffer), element(pre)],
                 ));
             }

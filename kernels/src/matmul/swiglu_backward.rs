@@ -10,7 +10,7 @@ use super::epilogue::{read, swiglu_slopes, write, write_halves};
 use super::launch::{Stacked, Work, arg_pieces, lanes, work};
 use super::strips::{owner, part_column, part_row, spill, spot, strip_start, sync_owners};
 use super::tile::{Scope, Tile};
-use super::{Access, Four, Groups, Panel, Tier, plain};
+use super::{Access, Four, Groups, Panel, Plain, Tier, plain};
 use crate::convert::element;
 use crate::gpu::{arg, grid, launch};
 
@@ -60,14 +60,19 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
     inner: usize,
     rows: usize,
     #[comptime] a_access: Access,
-    #[comptime] edge: usize,
+    #[comptime] plain: Plain,
     #[define(A, B, O)] _types: [ElemType; 3],
 ) {
-    let at = work(tiles, tile_count, inner.div_ceil(edge), groups);
+    let at = work(
+        tiles,
+        tile_count,
+        inner.div_ceil(comptime!(plain.columns())),
+        groups,
+    );
     if at.group == groups {
         terminate!();
     }
-    let column = at.column_tile * edge;
+    let column = at.column_tile * comptime!(plain.columns());
     let left = Panel {
         base: 0usize,
         stride: depth,
@@ -92,19 +97,19 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
         depth,
         a_access,
         Access::K_ROWS,
-        edge,
+        plain,
     );
-    let across = comptime!(edge / 8);
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(edge * edge / 8));
+    let across = comptime!(plain.across());
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(plain.exchange()));
     #[unroll]
-    for i in 0..8usize {
-        let inside = plain::row_of(i, edge);
+    for i in 0..comptime!(plain.unit_rows()) {
+        let inside = plain::row_of(i, plain);
         let row = at.first + inside;
         let mut share = 0.0f32;
         if row < at.end {
             #[unroll]
             for j in 0..2usize {
-                let to = column + plain::column_of(j, edge);
+                let to = column + plain::column_of(j, plain);
                 let gate = read::<O, N>(&*pre, 2 * row * inner, to, inner);
                 let up = read::<O, N>(&*pre, (2 * row + 1) * inner, to, inner);
                 share += swiglu_backward::<O, N>(
@@ -120,22 +125,31 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
                 );
             }
         }
-        parts[inside * across + UNIT_POS as usize % across] = share;
-    }
-    sync_cube();
-    // A fixed order of summation: the same bits every run.
-    let units = comptime!(edge * edge / 64);
-    #[unroll]
-    for turn in 0..comptime!(edge.div_ceil(units)) {
-        let inside = UNIT_POS as usize + comptime!(turn * units);
-        let row = at.first + inside;
-        if inside < edge && row < at.end {
-            let mut sum = 0.0f32;
-            #[unroll]
-            for part in 0..across {
-                sum += parts[inside * across + part];
+        if comptime!(plain.in_memory()) {
+            parts[inside * across + UNIT_POS as usize % across] = share;
+        } else {
+            let sum = plain::subgroup_sum(share, plain);
+            if UNIT_POS == comptime!((i % plain.units()) as u32) && row < at.end {
+                shares[at.column_tile * rows + row] = sum;
             }
-            shares[at.column_tile * rows + row] = sum;
+        }
+    }
+    if comptime!(plain.in_memory()) {
+        sync_cube();
+        // A fixed order of summation: the same bits every run.
+        let units = comptime!(plain.units());
+        #[unroll]
+        for turn in 0..comptime!(plain.rows().div_ceil(units)) {
+            let inside = UNIT_POS as usize + comptime!(turn * units);
+            let row = at.first + inside;
+            if inside < comptime!(plain.rows()) && row < at.end {
+                let mut sum = 0.0f32;
+                #[unroll]
+                for part in 0..across {
+                    sum += parts[inside * across + part];
+                }
+                shares[at.column_tile * rows + row] = sum;
+            }
         }
     }
 }
@@ -324,7 +338,7 @@ fn backward_tile<E: Float, S: MatrixScope>(
 pub(crate) fn share_count(tier: Tier, inner: usize) -> usize {
     let tiles = inner.div_ceil(tier.columns());
     match tier {
-        Tier::Plain { .. } => tiles,
+        Tier::Plain(_) => tiles,
         Tier::Cooperative(tile) => tile.across() * tiles,
     }
 }
@@ -352,12 +366,12 @@ pub(crate) fn swiglu_rows_backward(
     // SAFETY: the kernels check rows against their group's end and columns against the width.
     unsafe {
         match tier {
-            Tier::Plain { edge } => {
+            Tier::Plain(plain) => {
                 let lanes = lanes(&[depth, inner]);
                 launch!(backward_plain(
                     &dy.client,
                     grid(cubes),
-                    CubeDim::new_1d((edge * edge / 64) as u32),
+                    CubeDim::new_1d(plain.units() as u32),
                     lanes,
                     arg(dy, lanes),
                     arg(&down.buffer, lanes),
@@ -373,7 +387,7 @@ pub(crate) fn swiglu_rows_backward(
                     inner,
                     groups.rows,
                     a_access,
-                    edge,
+                    plain,
                     [element(dy), element(&down.buffer), element(pre)],
                 ));
             }

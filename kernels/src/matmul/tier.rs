@@ -5,17 +5,15 @@ use cubecl::features::MmaConfig;
 use cubecl::ir::features::CubeMmaConfig;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
+use super::Plain;
 use super::tile::{Scope, Tile};
 use crate::{Compute, tuning};
 
 /// A way to multiply, with the tile it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Tier {
-    /// Square tiles of this edge, 8×8 results a unit.
-    Plain {
-        /// 64 or 128.
-        edge: usize,
-    },
+    /// Tiles without matrix units.
+    Plain(Plain),
     /// Cooperative matrices.
     Cooperative(Tile),
 }
@@ -23,12 +21,14 @@ pub(crate) enum Tier {
 /// The tiles of the rule, most wanted first, by their names among the [`candidates`].
 const RULE: [&str; 1] = ["subgroups, 128x128, depth 32"];
 
+/// Name of the plain tiles that go through workgroup memory, which every device takes.
+pub const THROUGH_MEMORY: &str = "plain, through workgroup memory";
+
 impl Tier {
     /// The rule. Cooperative matrices where the device has them for the type, all subgroups are
     /// equally wide, and rows can be read in 16-byte pieces (`widths`: the lengths of all rows
     /// involved): of the rule's tiles the first that the device takes and that `rows` a group fill,
-    /// else the last that it takes. Without one plain tiles: 128 wide where `rows` a group fill
-    /// them, 64 wide below.
+    /// else the last that it takes. Without one [plain](Plain::of) tiles.
     pub fn of(like: &CubeTensor, compute: Compute, widths: &[usize], rows: usize) -> Self {
         let properties = like.client.properties();
         if widths.iter().all(|width| width % 8 == 0) {
@@ -42,10 +42,10 @@ impl Tier {
                 return Self::Cooperative(*tile);
             }
         }
-        let narrow = widths.iter().any(|&width| width < 128);
-        Self::Plain {
-            edge: if rows < 128 || narrow { 64 } else { 128 },
-        }
+        Self::Plain(match tuning::chosen() {
+            Some(THROUGH_MEMORY) => Plain::through_memory(rows, widths),
+            _ => Plain::of(properties, rows, widths),
+        })
     }
 
     /// The same, or with a tile that lies on its side where fewer of these cover a result of
@@ -70,7 +70,7 @@ impl Tier {
     /// Rows of a tile.
     pub fn rows(self) -> usize {
         match self {
-            Self::Plain { edge } => edge,
+            Self::Plain(plain) => plain.rows(),
             Self::Cooperative(tile) => tile.rows,
         }
     }
@@ -78,7 +78,7 @@ impl Tier {
     /// Columns of a tile.
     pub fn columns(self) -> usize {
         match self {
-            Self::Plain { edge } => edge,
+            Self::Plain(plain) => plain.columns(),
             Self::Cooperative(tile) => tile.columns,
         }
     }

@@ -4,7 +4,7 @@ use bellows_kernels::cross_entropy::{
     Gradients, IGNORE, Losses, Settings, Slopes, backward, forward, forward_backward,
     linear_cross_entropy, token_log_probabilities,
 };
-use bellows_kernels::{Compute, memcheck};
+use bellows_kernels::{Compute, memcheck, tuning};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use half::{bf16, f16};
@@ -186,10 +186,17 @@ fn assert_same(what: &str, found: &Found, wanted: &Found, gradients: f32) {
     assert_close(&named("head"), &found.head, &wanted.head, gradients);
 }
 
-/// Both ways to the gradients against the oracle.
+/// Both ways to the gradients against the oracle, with the device's own tiles, and with those that
+/// go through workgroup memory.
 fn check(what: &str, case: &Case, device: &Device) {
     let wanted = case.oracle();
     assert_same(what, &case.found(device), &wanted, TOLERANCE);
+    assert_same(
+        &format!("{what}, through workgroup memory"),
+        &tuning::with_tile(tuning::THROUGH_MEMORY, || case.found(device)),
+        &wanted,
+        TOLERANCE,
+    );
     let (losses, gradients) = case.in_two_passes(device);
     let found = Found {
         losses: host(losses.losses),

@@ -177,8 +177,13 @@ fn check(case: Case, choose: impl Fn(usize, usize) -> usize) {
                 compute,
                 recompute,
             };
-            let found = values.fused(&device, settings);
             let what = format!("{compute:?}, recompute {recompute}");
+            let found = values.fused(&device, settings);
+            compare(&what, &found, &wanted, tolerance(compute));
+            // Also on a device that takes others: on no other may the tests ever run.
+            let found =
+                tuning::with_tile(tuning::THROUGH_MEMORY, || values.fused(&device, settings));
+            let what = format!("{what}, through workgroup memory");
             compare(&what, &found, &wanted, tolerance(compute));
         }
     }

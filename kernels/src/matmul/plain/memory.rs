@@ -1,17 +1,15 @@
-//! Plain tiles: every device, every shape.
+//! A tile whose operands pass through workgroup memory.
 //!
-//! A workgroup owns an `edge`×`edge` tile of the result, a unit 8×8 of it in registers: rows and
-//! columns `4i..4i+4` and the same half a tile further, which keeps reads of workgroup memory
-//! free of conflicts and puts a gate column and its up column into one unit. Operands pass
-//! through workgroup memory 16 deep (16 KiB at edge 128), moved in 4×4 blocks that are turned
-//! where memory runs along the sum.
+//! It is `edge`×`edge`, a unit's part 8×8 of it: rows and columns `4i..4i+4` and the same half a
+//! tile further, which keeps reads of workgroup memory free of conflicts. Operands lie there 16
+//! deep (16 KiB at edge 128), moved in 4×4 blocks that are turned where memory runs along the sum.
 
 use cubecl::prelude::*;
 
-use super::{Access, Four, Panel};
+use super::super::{Access, Four, Panel};
 
 /// Depth of a tile along the sum.
-pub(crate) const DEPTH: usize = 16;
+const DEPTH: usize = 16;
 
 /// Four elements of a row from `column` on, as f32; zero where `column` passes `columns` or the
 /// row is not `valid`.
@@ -139,9 +137,10 @@ fn place(
     }
 }
 
-/// The unit's 8×8 results: `[row · 2 + half]`, rows as [`row_of`], columns as [`column_of`].
+/// Adds the product to a unit's 8×8 sums.
 #[cube]
-pub(crate) fn product<A: Float, B: Float, NA: Size, NB: Size>(
+pub(super) fn add<A: Float, B: Float, NA: Size, NB: Size>(
+    sums: &mut Array<Vector<f32, Four>>,
     a: &[Vector<A, NA>],
     b: &[Vector<B, NB>],
     tokens: &[u32],
@@ -152,7 +151,7 @@ pub(crate) fn product<A: Float, B: Float, NA: Size, NB: Size>(
     #[comptime] a_access: Access,
     #[comptime] b_access: Access,
     #[comptime] edge: usize,
-) -> Array<Vector<f32, Four>> {
+) {
     let width = comptime!(edge / 4);
     let units = comptime!(edge * edge / 64);
     let blocks = comptime!(edge / units.min(edge));
@@ -161,11 +160,6 @@ pub(crate) fn product<A: Float, B: Float, NA: Size, NB: Size>(
     let unit = UNIT_POS as usize;
     let down = unit / comptime!(edge / 8);
     let across = unit % comptime!(edge / 8);
-    let mut sums = Array::<Vector<f32, Four>>::new(16usize);
-    #[unroll]
-    for i in 0..16usize {
-        sums[i] = Vector::new(0.0f32);
-    }
     let steps = (k_end - k_begin).div_ceil(DEPTH);
     for step in 0..steps {
         let k = k_begin + step * DEPTH;
@@ -210,19 +204,4 @@ pub(crate) fn product<A: Float, B: Float, NA: Size, NB: Size>(
         }
         sync_cube();
     }
-    sums
-}
-
-/// Row of the tile that the unit's row `i` (0 to 8) is.
-#[cube]
-pub(crate) fn row_of(#[comptime] i: usize, #[comptime] edge: usize) -> usize {
-    let down = UNIT_POS as usize / comptime!(edge / 8);
-    down * 4 + comptime!((i / 4) * (edge / 2) + i % 4)
-}
-
-/// First column of the tile that the unit's half `j` (0 or 1) is.
-#[cube]
-pub(crate) fn column_of(#[comptime] j: usize, #[comptime] edge: usize) -> usize {
-    let across = UNIT_POS as usize % comptime!(edge / 8);
-    across * 4 + comptime!(j * (edge / 2))
 }
