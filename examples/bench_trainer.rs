@@ -260,7 +260,7 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
             y,
             log_sums,
         };
-        attention::reference::backward(dy.clone(), kept, &visible, 0.1);
+        attention::reference::backward(dy.clone(), kept, None, &visible, 0.1);
     });
     let x = random([rows, hidden]);
     let project = |input: usize, output: usize| {

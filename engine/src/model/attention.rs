@@ -1,6 +1,6 @@
 //! Attention layers: which projections make queries, keys and values.
 
-use bellows_kernels::attention::{Settings, Visible, attention};
+use bellows_kernels::attention::{KeySums, Settings, Visible, attention, attention_into};
 use bellows_kernels::memory::note;
 use bellows_kernels::rope::rotate;
 use burn::module::Module;
@@ -49,8 +49,16 @@ impl Attention {
     }
 
     /// `x`: `[batch · time, hidden]`, normalised, whose queries read `keys`; these end with its own.
-    /// Returns the same shape.
-    pub fn forward(&self, x: Tensor<2>, keys: Keys, input: &Input, visible: &Visible) -> Tensor<2> {
+    /// With `sums` their gradients are added there instead of going the way of autodiff. Returns the
+    /// same shape.
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        keys: Keys,
+        sums: Option<&KeySums>,
+        input: &Input,
+        visible: &Visible,
+    ) -> Tensor<2> {
         let (query, scale, output, numerics) = match self {
             Attention::Gqa(layer) => (
                 layer.queries(x, input),
@@ -70,7 +78,11 @@ impl Attention {
             compute: numerics.compute,
             tier: None,
         };
-        let y = attention(query, keys.key, keys.value, visible, scale, settings);
+        let Keys { key, value } = keys;
+        let y = match sums {
+            Some(sums) => attention_into(query, key, value, visible, scale, settings, sums),
+            None => attention(query, key, value, visible, scale, settings),
+        };
         let [batch, heads, time, width] = y.dims();
         let heads = y.swap_dims(1, 2).reshape([batch * time, heads * width]);
         note(&heads);

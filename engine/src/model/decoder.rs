@@ -1,6 +1,7 @@
 //! Layers put together.
 
 use bellows_kernels::Compute;
+use bellows_kernels::attention::KeySums;
 use bellows_kernels::linear::linear;
 use bellows_kernels::memory::{enter_layer, enter_part, note};
 use bellows_kernels::routing::Routing;
@@ -69,7 +70,7 @@ impl DecoderLayer {
             }
             *past = Some((key.clone(), value.clone()));
         }
-        self.attend(residual, normed, Keys { key, value }, input, choices)
+        self.attend(residual, normed, Keys { key, value }, None, input, choices)
     }
 
     /// Keys and values of the layer's input `x` `[batch · time, hidden]`.
@@ -79,17 +80,18 @@ impl DecoderLayer {
     }
 
     /// [`DecoderLayer::forward`] of the layer's input `x`, with `keys` of all tokens up to its own
-    /// last ones from [`DecoderLayer::keys`].
+    /// last ones from [`DecoderLayer::keys`], whose gradients are added to `sums`.
     pub fn forward_against(
         &self,
         x: Tensor<2>,
         keys: Keys,
+        sums: &KeySums,
         input: &Input,
         choices: &mut Choices<'_>,
     ) -> (Stream, Vec<Routing>) {
         let _part = enter_part("attention");
         let normed = self.input_layernorm.forward(x.clone());
-        self.attend(x, normed, keys, input, choices)
+        self.attend(x, normed, keys, Some(sums), input, choices)
     }
 
     fn attend(
@@ -97,6 +99,7 @@ impl DecoderLayer {
         residual: Tensor<2>,
         normed: Tensor<2>,
         keys: Keys,
+        sums: Option<&KeySums>,
         input: &Input,
         choices: &mut Choices<'_>,
     ) -> (Stream, Vec<Routing>) {
@@ -104,7 +107,7 @@ impl DecoderLayer {
             (Some(visible), true) => visible,
             _ => &input.full,
         };
-        let attended = self.self_attn.forward(normed, keys, input, visible);
+        let attended = self.self_attn.forward(normed, keys, sums, input, visible);
         let _part = enter_part("feed-forward");
         let (residual, normed) = self.post_attention_layernorm.forward_stream(Stream {
             residual,

@@ -1,5 +1,6 @@
 //! The backward pass, layer by layer from the last, chunk by chunk from the last.
 
+use bellows_kernels::attention::KeySums;
 use bellows_kernels::experts::{WeightAccumulator, WeightSums};
 use bellows_kernels::memory::{Kind, Stage, enter_layer, enter_part, enter_stage, note, own};
 use bellows_kernels::routing::{Plan, Routing};
@@ -143,37 +144,30 @@ impl Layer<'_> {
         for ((at, part), x) in numbers.zip(group).rev().zip(own) {
             let input = &inputs[at];
             let (start, length) = (part.tokens.start, part.tokens.len());
-            let leaf = |all: &Tensor<4>| {
-                let seen = all.clone().narrow(2, 0, part.tokens.end);
-                Tensor::from_inner(seen).require_grad()
+            let seen = |all: &Tensor<4>| all.clone().narrow(2, 0, part.tokens.end);
+            let keys = Keys {
+                key: seen(&keys),
+                value: seen(&values),
             };
-            let (key, value) = (leaf(&keys), leaf(&values));
             let layer_input = Tensor::from_inner(x.clone()).require_grad();
             let choices = &mut Choices::Replay {
                 plans: &self.plans[at],
                 sums: &self.sums,
             };
-            let seen = Keys {
-                key: key.clone(),
-                value: value.clone(),
-            };
+            let sums = KeySums::new(arriving.take());
             let again = enter_stage(Stage::Recompute);
             let (y, routings) =
                 self.layer
-                    .forward_against(layer_input.clone(), seen, input, choices);
+                    .forward_against(layer_input.clone(), keys, &sums, input, choices);
             drop(again);
             let dy = dy.pop().expect(A_GRADIENT);
             let mut raw = self.start(y.sum(), dy, routings, part).backward();
             let dx = gradient(&layer_input, &mut raw);
-            let (mut dkey, mut dvalue) = (gradient(&key, &mut raw), gradient(&value, &mut raw));
             self.collect(&mut raw);
-            drop((raw, key, value, layer_input));
-            if let Some((more_key, more_value)) = arriving.take() {
-                dkey = dkey.add(more_key);
-                dvalue = dvalue.add(more_value);
-                note(&dkey);
-                note(&dvalue);
-            }
+            drop((raw, layer_input));
+            let (dkey, dvalue) = sums.take().expect("attention has keys");
+            note(&dkey);
+            note(&dvalue);
 
             // Nobody else reads this chunk's own keys: back into the layer's input with them.
             let layer_input = Tensor::from_inner(x).require_grad();

@@ -21,8 +21,8 @@
 //!
 //! Kept for backward: query, key and value in the compute type (in f32 they are the caller's own),
 //! the result (shared with the caller) and a log-sum-exp a row `[B, heads, T]`. Nothing is
-//! `[T, S]`: the kernels hold a tile of scores in registers, the [`reference`](mod@reference) a block of
-//! [`reference::BLOCK`] rows. The result lies in memory as `[B, T, heads, V]`, so that the
+//! `[T, S]`: the kernels hold a tile of scores in registers, the [`reference`](mod@reference) those of at most
+//! [`reference::BLOCK`] rows, half a MiB at a time. The result lies in memory as `[B, T, heads, V]`, so that the
 //! projection behind it reads whole rows.
 //!
 //! # Kernels
@@ -84,6 +84,8 @@ pub use backend::{AttentionBackend, Rule};
 pub use fused::{Pass, backward, forward};
 pub use tier::{MAX_WIDTH, Tier, Tile, Tiles};
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use burn::tensor::{Int, Tensor};
 
 use crate::calls::{Path, note};
@@ -135,6 +137,26 @@ pub struct Settings {
     pub tier: Option<Tier>,
 }
 
+/// Sums of the gradients of keys and values over several backward passes.
+#[derive(Clone, Debug, Default)]
+pub struct KeySums(Arc<Mutex<Option<(Tensor<4>, Tensor<4>)>>>);
+
+impl KeySums {
+    /// Goes on from the gradients of keys and values `sums`, in their shapes; `None`: from zero.
+    pub fn new(sums: Option<(Tensor<4>, Tensor<4>)>) -> Self {
+        Self(Arc::new(Mutex::new(sums)))
+    }
+
+    /// The sums, which are its no more; `None` if no backward pass ran.
+    pub fn take(&self) -> Option<(Tensor<4>, Tensor<4>)> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Tensor<4>, Tensor<4>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Causal attention of `query` over `key` and `value`, shapes as in the module's table, scores
 /// multiplied by `scale`.
 ///
@@ -150,31 +172,93 @@ pub fn attention(
 ) -> Tensor<4> {
     let plain = [&query, &key, &value].map(|tensor| tensor.clone().without_autodiff());
     let tracked = [query.into(), key.into(), value.into()];
-    check(&plain, visible);
-    let [q, k, v] = plain;
-    if let Some(tier) = fused::tier(&q, &k, &v, visible, settings) {
+    let (y, pass) = computed(plain, visible, scale, settings);
+    custom_vjp(tracked, y, move |dy, _| {
+        let (dq, dk, dv) = pass.backward(dy, None);
+        [Some(dq.into()), Some(dk.into()), Some(dv.into())]
+    })
+}
+
+/// [`attention`] whose backward adds the gradients of keys and values into `sums` instead of handing
+/// them to autodiff. The query's goes the usual way.
+///
+/// # Panics
+/// As [`attention`].
+pub fn attention_into(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    visible: &Visible,
+    scale: f64,
+    settings: Settings,
+    sums: &KeySums,
+) -> Tensor<4> {
+    let plain = [&query, &key, &value].map(|tensor| tensor.clone().without_autodiff());
+    let (y, pass) = computed(plain, visible, scale, settings);
+    let sums = sums.clone();
+    custom_vjp([query.into()], y, move |dy, _| {
+        let before = sums.take();
+        let (dq, dk, dv) = pass.backward(dy, before);
+        *sums.lock() = Some((dk, dv));
+        [Some(dq.into())]
+    })
+}
+
+/// A forward pass by whoever computes it.
+enum Done {
+    Kernels(Box<Pass>),
+    Reference(Box<(reference::Kept, Visible, f64)>),
+}
+
+/// The result, and what its backward pass needs.
+fn computed(
+    operands: [Tensor<4>; 3],
+    visible: &Visible,
+    scale: f64,
+    settings: Settings,
+) -> (Tensor<4>, Done) {
+    check(&operands, visible);
+    let [query, key, value] = operands;
+    if let Some(tier) = fused::tier(&query, &key, &value, visible, settings) {
         note("attention", Path::Kernels(tier.name()));
-        let pass = fused::forward_with(q, k, v, visible, scale, settings.compute, tier);
-        let y = pass.y.clone();
-        return custom_vjp(tracked, y, move |dy, _| {
-            let (dq, dk, dv) = backward(dy, pass);
-            [Some(dq.into()), Some(dk.into()), Some(dv.into())]
-        });
+        let compute = settings.compute;
+        let pass = fused::forward_with(query, key, value, visible, scale, compute, tier);
+        return (pass.y.clone(), Done::Kernels(Box::new(pass)));
     }
     note("attention", Path::Reference);
-    let (y, log_sums) = reference::forward(q.clone(), k.clone(), v.clone(), visible, scale);
+    let operands = (query.clone(), key.clone(), value.clone());
+    let (y, log_sums) = reference::forward(operands.0, operands.1, operands.2, visible, scale);
     let kept = reference::Kept {
-        query: q,
-        key: k,
-        value: v,
+        query,
+        key,
+        value,
         y: y.clone(),
         log_sums,
     };
-    let visible = visible.clone();
-    custom_vjp(tracked, y, move |dy, _| {
-        let (dq, dk, dv) = reference::backward(dy, kept, &visible, scale);
-        [Some(dq.into()), Some(dk.into()), Some(dv.into())]
-    })
+    (y, Done::Reference(Box::new((kept, visible.clone(), scale))))
+}
+
+impl Done {
+    /// Gradients of query, key and value, the latter two on top of `sums`.
+    fn backward(
+        self,
+        dy: Tensor<4>,
+        sums: Option<(Tensor<4>, Tensor<4>)>,
+    ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        match self {
+            Self::Reference(pass) => {
+                let (kept, visible, scale) = *pass;
+                reference::backward(dy, kept, sums, &visible, scale)
+            }
+            Self::Kernels(pass) => {
+                let (dq, dk, dv) = backward(dy, *pass);
+                match sums {
+                    Some((dkey, dvalue)) => (dq, dk.add(dkey), dv.add(dvalue)),
+                    None => (dq, dk, dv),
+                }
+            }
+        }
+    }
 }
 
 fn check([query, key, value]: &[Tensor<4>; 3], visible: &Visible) {

@@ -1,14 +1,17 @@
 //! Attention against head-by-head attention with a whole mask, whose gradients are Burn's own.
 
 use bellows_kernels::attention::reference::BLOCK;
-use bellows_kernels::attention::{HIDDEN, Settings, Tier, Tile, Tiles, Visible, attention};
+use bellows_kernels::attention::{
+    HIDDEN, KeySums, Settings, Tier, Tile, Tiles, Visible, attention, attention_into,
+};
 use bellows_kernels::calls::{self, Path};
+use bellows_kernels::vjp::seed;
 use bellows_kernels::{Compute, Kernels, memcheck};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::device::test_device;
-use crate::oracle::{Leaf, Leaves, TOLERANCE, assert_close, leaf, noise, noisy, run, tensor};
+use crate::oracle::{Leaf, Leaves, TOLERANCE, assert_close, host, leaf, noise, noisy, run, tensor};
 
 const SCALE: f64 = 0.7;
 
@@ -206,6 +209,74 @@ fn tiles_and_blocks_that_end_midway_change_nothing() {
     // the reference.
     for time in [33, BLOCK + 1, 127] {
         Case::square(time, 8).check(&device);
+    }
+}
+
+#[test]
+fn more_scores_than_are_held_at_a_time_change_nothing() {
+    let Some(device) = test_device() else { return };
+    // Of 32 heads in all the reference holds the scores of 27 queries, and backward of 64 keys.
+    let large = Case {
+        batch: 2,
+        heads: 16,
+        groups: 8,
+        length: 150,
+        ..Case::square(130, 8)
+    };
+    let windowed = Case {
+        window: Some(40),
+        ..large.clone()
+    };
+    let starts = (0..130).map(|query| (query + 20) / 50 * 50).collect();
+    let packed = Case {
+        starts: Some(vec![starts]),
+        ..large.clone()
+    };
+    for case in [large, windowed, packed] {
+        case.check(&device);
+    }
+}
+
+#[test]
+fn gradients_of_keys_summed_over_chunks_are_those_of_all_queries_at_once() {
+    let Some(device) = test_device() else { return };
+    let case = Case {
+        heads: 4,
+        groups: 2,
+        value_width: 16,
+        ..Case::square(20, 8)
+    };
+    let wanted = run(&case.leaves(), &Device::flex(), |leaves| case.plain(leaves));
+    let [query, key, value] = case.leaves().map(|leaf| leaf.into_values());
+    let query: Tensor<4> = tensor(query, [1, 4, 20, 8], &device);
+    let key: Tensor<4> = tensor(key, [1, 2, 20, 8], &device);
+    let value: Tensor<4> = tensor(value, [1, 2, 20, 16], &device);
+    // What the result of `run` is multiplied by.
+    let upstream: Tensor<4> = tensor(noise(99, 4 * 20 * 16), [1, 4, 20, 16], &device);
+    // From the last chunk to the first, whose keys the later ones have read.
+    let mut sums = None;
+    let (mut dkeys, mut dvalues) = (Vec::new(), Vec::new());
+    for (start, end) in [(12, 20), (0, 12)] {
+        let into = KeySums::new(sums.take());
+        let part = |of: &Tensor<4>, from: usize| of.clone().narrow(2, from, end - from);
+        let own = Tensor::from_inner(part(&query, start)).require_grad();
+        let (key, value) = (part(&key, 0), part(&value, 0));
+        let (visible, settings) = (Visible::default(), Settings::default());
+        let y = attention_into(own, key, value, &visible, SCALE, settings, &into);
+        drop(seed(y, part(&upstream, start)).backward());
+        let (dkey, dvalue) = into.take().expect("a backward pass ran");
+        dkeys.insert(0, dkey.clone().narrow(2, start, end - start));
+        dvalues.insert(0, dvalue.clone().narrow(2, start, end - start));
+        if start > 0 {
+            sums = Some((dkey.narrow(2, 0, start), dvalue.narrow(2, 0, start)));
+        }
+    }
+    for (found, wanted) in [
+        (dkeys, &wanted.gradients[1]),
+        (dvalues, &wanted.gradients[2]),
+    ] {
+        let found = host(Tensor::cat(found, 2));
+        assert_close("keys or values", &found, wanted, TOLERANCE);
     }
 }
 

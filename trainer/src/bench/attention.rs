@@ -172,7 +172,8 @@ impl Heads {
             y: y.clone(),
             log_sums,
         };
-        let (dquery, dkey, dvalue) = reference::backward(self.dy.clone(), kept, visible, scale);
+        let (dquery, dkey, dvalue) =
+            reference::backward(self.dy.clone(), kept, None, visible, scale);
         vec![y, dquery, dkey, dvalue]
     }
 }

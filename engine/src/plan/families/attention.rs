@@ -1,7 +1,7 @@
 //! Flash attention of some queries over the keys so far: scores are never held, but for a block of
 //! them where plain operations compute.
 
-use bellows_kernels::attention::reference::BLOCK;
+use bellows_kernels::attention::reference;
 use bellows_kernels::memory::Kind;
 
 use super::{F32, rows};
@@ -39,10 +39,10 @@ fn copied(sim: &Sim<'_>, chunk: &Chunk, own: bool) -> (u64, u64) {
     }
 }
 
-/// One block's scores.
-fn block(sim: &Sim<'_>, chunk: &Chunk) -> u64 {
+/// One buffer of scores.
+fn scores(sim: &Sim<'_>, chunk: &Chunk, backward: bool) -> u64 {
     let heads = chunk.sequences * sim.model.num_attention_heads;
-    F32 * (heads * BLOCK.min(chunk.time) * chunk.keys) as u64
+    reference::scores_bytes(heads, chunk.time, chunk.keys, backward) as u64
 }
 
 /// The result where it is not among what is kept, and what is kept. `keys`: key and value where
@@ -60,9 +60,9 @@ pub fn forward(
         return by_kernels(sim, chunk, query, keys, out);
     }
     let log_sums = sim.tape.take(kind, rows(tokens, heads));
-    // Scores of a block with their mask; the parts of the result are then put together.
-    let block = block(sim, chunk);
-    sim.tape.over(2 * block + out);
+    // Scores with their mask; the parts of the result are then put together.
+    let scores = scores(sim, chunk, false);
+    sim.tape.over(2 * scores + out);
     let result = sim.tape.take(kind, out);
     sim.tape.over(out);
     let mut kept = Kept {
@@ -150,11 +150,9 @@ pub fn backward(sim: &mut Sim<'_>, chunk: &Chunk, dy: Span, kept: Kept) -> (Span
         let dv = sim
             .tape
             .take(Kind::Workspace, rows(keys, groups * value_width));
-        // The parts of a block, and sums that are put together anew.
-        let block = block(sim, chunk);
-        let sums = rows(keys, groups * width.max(value_width));
-        sim.tape
-            .over(3 * block + 2 * sums + rows(tokens, heads * width));
+        // Scores and what becomes of them, and the parts of the queries' gradient.
+        let scores = scores(sim, chunk, true);
+        sim.tape.over(4 * scores + rows(tokens, heads * width));
         let dq = sim.tape.take(Kind::Workspace, rows(tokens, heads * width));
         (dq, dk, dv)
     };
