@@ -13,12 +13,14 @@
 mod choose;
 mod families;
 mod layer;
+mod parameter;
 mod projections;
 mod sim;
 mod step;
 mod tape;
 
 pub use choose::{Candidate, Chunks, Mode, Nearest, Plan, Question, ample_chunk, choose, largest};
+pub use parameter::{Parameter, largest_parameter};
 pub use tape::{ByKind, Fullest, Phase};
 
 use bellows_kernels::memory::Kind;

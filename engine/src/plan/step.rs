@@ -4,6 +4,7 @@ use bellows_kernels::memory::Kind;
 
 use super::families::{F32, attention, head, mixture, norm, optimizer, rows};
 use super::layer::{self, Flow, KeysFrom};
+use super::parameter::largest_parameter;
 use super::projections;
 use super::sim::{Chunk, Sim};
 use super::tape::{Fullest, Phase, Span};
@@ -31,24 +32,18 @@ pub fn run(model: &ModelConfig, load: &Load, target: Target, way: Backpropagatio
     let gradients = sim.take_gradients();
     if load.training {
         sim.tape.enter(Phase::Optimizer, None);
-        optimizer::update(&mut sim, parameters, largest(model), gradients);
+        optimizer::update(
+            &mut sim,
+            parameters,
+            largest_parameter(model).elements(),
+            gradients,
+        );
     } else {
         sim.tape.give_all(gradients);
     }
     sim.tape.give_all([weights, moments]);
     debug_assert_eq!(sim.tape.total(), 0, "everything taken is given back");
     sim.tape.fullest()
-}
-
-/// Elements of the largest parameter.
-fn largest(model: &ModelConfig) -> u64 {
-    let experts = model.n_routed_experts + model.n_shared_experts;
-    let candidates = [
-        model.vocab_size * model.hidden_size,
-        model.intermediate_size * model.hidden_size,
-        experts * 2 * model.moe_intermediate_size * model.hidden_size,
-    ];
-    candidates.into_iter().max().unwrap_or(0) as u64
 }
 
 fn plain(sim: &mut Sim<'_>, load: &Load, first: bool) {

@@ -26,6 +26,7 @@ pub fn run(args: PlanArgs, ui: &Ui) -> Result<(), Error> {
     let mut config = loaded.config;
     know_vocabulary(&mut config)?;
     let planner = planner(&config, ui)?;
+    planner.check_buffers()?;
     let answer = planner.plan(0);
     if args.json {
         ui.json(&answer.document(true));

@@ -21,7 +21,9 @@ pub use words::{advice, owners, phases, phases_measured, table, verdict, ways};
 use bellows_data::{Packing, Tokenizer};
 use bellows_engine::kernels::Compute;
 use bellows_engine::model::Numerics;
-use bellows_engine::plan::{Chunks, Load, Plan, Question, Target, choose, largest};
+use bellows_engine::plan::{
+    Chunks, Load, Plan, Question, Target, choose, largest, largest_parameter,
+};
 use bellows_engine::stream::Memory;
 
 use crate::config::RunConfig;
@@ -39,6 +41,8 @@ pub struct Planner {
     /// Name of the device.
     device: String,
     limit: Limit,
+    /// Bytes of the device's largest buffer, where it has one.
+    largest_buffer: Option<u64>,
 }
 
 impl Planner {
@@ -56,6 +60,10 @@ impl Planner {
             compute,
             device: opened.name().to_owned(),
             limit: Limit::of(config, opened),
+            largest_buffer: opened
+                .details
+                .as_ref()
+                .map(|details| details.max_buffer_bytes),
             config: config.clone(),
         }
     }
@@ -67,8 +75,35 @@ impl Planner {
             compute,
             device: "a GPU that is not here".into(),
             limit: Limit::given(config),
+            largest_buffer: None,
             config: config.clone(),
         }
+    }
+
+    /// Whether one buffer of the device takes each parameter: CubeCL makes none that is larger than
+    /// what a kernel can be given.
+    ///
+    /// # Errors
+    /// If it does not take the largest.
+    pub fn check_buffers(&self) -> Result<(), Error> {
+        let parameter = largest_parameter(&self.config.model);
+        let Some(most) = self.largest_buffer.filter(|&most| most < parameter.bytes()) else {
+            return Ok(());
+        };
+        let error = Error::input(format!(
+            "the model's largest parameter does not fit the device: {}, {:?} in f32, takes {}, and \
+             one buffer of {} holds {} at most",
+            parameter.what,
+            parameter.shape,
+            bytes(parameter.bytes()),
+            self.device,
+            bytes(most),
+        ));
+        Err(error.help(format!(
+            "lower {}, or take another device: `bellows devices` tells the largest buffer of each, \
+             and the CPU has no such limit",
+            parameter.keys
+        )))
     }
 
     /// The device, its precision and its limit, in words.
@@ -188,4 +223,32 @@ pub fn know_vocabulary(config: &mut RunConfig) -> Result<(), Error> {
         };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceChoice;
+
+    #[test]
+    fn experts_that_no_buffer_holds_are_refused_with_both_sizes_before_anything_is_made() {
+        let mut config = RunConfig::default();
+        config.model.vocab_size = 512;
+        config.model.hidden_size = 1024;
+        config.model.n_routed_experts = 64;
+        config.model.moe_intermediate_size = 704;
+        let opened = DeviceChoice::Cpu.open().expect("the CPU is always there");
+        let mut planner = Planner::new(&config, &opened, Compute::F32);
+        assert!(planner.check_buffers().is_ok(), "the CPU has no limit");
+        let needed = 4 * 64 * 2 * 704 * 1024;
+        planner.largest_buffer = Some(needed);
+        assert!(planner.check_buffers().is_ok());
+        planner.largest_buffer = Some(needed - 1);
+        let error = planner.check_buffers().expect_err("one byte too small");
+        let message = error.to_string();
+        assert!(message.contains("[64, 1408, 1024]"), "{message}");
+        assert!(message.contains(&bytes(needed)), "{message}");
+        let help = error.help_text().unwrap_or_default();
+        assert!(help.contains("model.n_routed_experts"), "{help}");
+    }
 }

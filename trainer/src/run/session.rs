@@ -73,6 +73,7 @@ fn plan(
 ) -> Result<Planned, Error> {
     let beside = in_use(&opened.device).map_or(0, |reading| reading.in_use);
     let planner = Planner::new(config, opened, precision.compute);
+    planner.check_buffers()?;
     let answer = planner.plan_again(beside, before);
     let Some(chosen) = answer.plan.chosen() else {
         return Err(answer.refusal());

@@ -1,0 +1,78 @@
+//! The largest parameter of a model: a device takes each in one buffer, and has a largest buffer.
+
+use super::families::F32;
+use crate::config::ModelConfig;
+
+/// A parameter by what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// What it is, in words.
+    pub what: &'static str,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// The keys of a configuration that it grows with.
+    pub keys: &'static str,
+}
+
+impl Parameter {
+    /// Its elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&length| length as u64).product()
+    }
+
+    /// Bytes of it, and of its gradient, which are f32 both.
+    pub fn bytes(&self) -> u64 {
+        F32 * self.elements()
+    }
+}
+
+/// The largest parameter of `model`.
+pub fn largest_parameter(model: &ModelConfig) -> Parameter {
+    let hidden = model.hidden_size;
+    let experts = match model.n_routed_experts {
+        0 => 0,
+        routed => routed + model.n_shared_experts,
+    };
+    let candidates = [
+        Parameter {
+            what: "the embedding or the head",
+            shape: vec![model.vocab_size, hidden],
+            keys: "model.vocab_size or model.hidden_size",
+        },
+        Parameter {
+            what: "a dense layer's projection",
+            shape: vec![model.intermediate_size, hidden],
+            keys: "model.intermediate_size or model.hidden_size",
+        },
+        Parameter {
+            what: "the gate and up projections of a layer's experts",
+            shape: vec![experts, 2 * model.moe_intermediate_size, hidden],
+            keys: "model.n_routed_experts, model.moe_intermediate_size or model.hidden_size",
+        },
+    ];
+    let largest = candidates.into_iter().max_by_key(Parameter::elements);
+    largest.expect("there are candidates")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_experts_of_a_layer_are_one_parameter_and_a_model_without_has_none() {
+        let mut model = ModelConfig {
+            vocab_size: 1000,
+            hidden_size: 64,
+            intermediate_size: 256,
+            n_routed_experts: 30,
+            n_shared_experts: 2,
+            moe_intermediate_size: 48,
+            ..ModelConfig::default()
+        };
+        let found = largest_parameter(&model);
+        assert_eq!(found.shape, [32, 96, 64]);
+        assert_eq!(found.bytes(), 4 * 32 * 96 * 64);
+        model.n_routed_experts = 0;
+        assert_eq!(largest_parameter(&model).shape, [1000, 64]);
+    }
+}
