@@ -129,7 +129,8 @@ pub fn rate(edge: usize, compute: Compute, device: &Device, repeats: usize) -> R
     let sync = || device.sync().map_err(|error| error.to_string());
     let warm = Instant::now();
     let mut passes = 0;
-    while passes < 2 || (warm.elapsed().as_secs_f64() < 0.1 && passes < 200) {
+    // Clocks rise with work, and a product is short.
+    while passes < 2 || (warm.elapsed().as_secs_f64() < 0.5 && passes < 2000) {
         drop(product());
         sync()?;
         passes += 1;
