@@ -10,7 +10,8 @@
 //! terminal would, takes them away again, and so on in turn, which half of a round comes first
 //! taking turns too. A step's time is the distance of two steps on the run's own clock: everything
 //! that the training thread does is in it, the record and the control socket as well. Compared are
-//! medians. Arguments, in any order: a device (`auto`, `cpu`, `gpu:1`), a configuration (`….toml`),
+//! medians, and how far the rounds scatter. On Linux the kernel also tells how long the training
+//! thread had a processor core or waited for one, which scatters less than steps do. Arguments, in any order: a device (`auto`, `cpu`, `gpu:1`), a configuration (`….toml`),
 //! settings (`section.key=value`). It takes about a minute and a half.
 
 use std::process::ExitCode;
@@ -193,8 +194,8 @@ balance = "micro-batch"
     /// What was found out.
     #[derive(Default)]
     struct Measured {
-        /// Step times of each round, alone and watched.
-        rounds: Vec<(Vec<f64>, Vec<f64>)>,
+        /// Each round, alone and watched.
+        rounds: Vec<(Phase, Phase)>,
         /// Bytes that all dashboards sent to their terminals.
         sent: u64,
         /// Processor time that all dashboards took.
@@ -205,38 +206,60 @@ balance = "micro-batch"
 
     impl Measured {
         fn tell(&self, device: &str) {
-            let (alone, watched): (Vec<_>, Vec<_>) = self.rounds.iter().cloned().unzip();
-            let (alone, watched) = (alone.concat(), watched.concat());
-            let ratios: Vec<f64> = self
+            println!("device                     {device}");
+            self.compare("a step", |phase| phase.times.clone());
+            let threads = |phase: &Phase| phase.thread.into_iter().collect();
+            if self
                 .rounds
                 .iter()
-                .map(|(alone, watched)| (median(watched) / median(alone) - 1.0) * 100.0)
-                .collect();
-            let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:+.2}")).collect();
-            println!("device                     {device}");
-            println!(
-                "a step alone               {:.3} ms, the median of {}",
-                median(&alone) * 1e3,
-                alone.len()
-            );
-            println!(
-                "with {DASHBOARDS} dashboards          {:.3} ms, the median of {}",
-                median(&watched) * 1e3,
-                watched.len()
-            );
-            println!(
-                "added                      {:+.2} %",
-                (median(&watched) / median(&alone) - 1.0) * 100.0
-            );
-            println!(
-                "added, by round            {} %; their median {:+.2} %",
-                each.join(", "),
-                median(&ratios)
-            );
+                .all(|(a, b)| a.thread.is_some() && b.thread.is_some())
+            {
+                self.compare("its thread", threads);
+            }
             println!(
                 "a dashboard                {:.2} % of a processor core, {:.1} kB/s to its terminal",
                 self.busy / self.attached * 100.0,
                 self.sent as f64 / self.attached / 1e3
+            );
+        }
+    }
+
+    impl Measured {
+        /// Medians of what `of` takes from the phases, and the rounds' differences with the
+        /// standard error of their mean.
+        fn compare(&self, what: &str, of: impl Fn(&Phase) -> Vec<f64>) {
+            let all = |watched: bool| -> Vec<f64> {
+                let phases = self.rounds.iter();
+                let phases = phases.map(|(alone, with)| if watched { with } else { alone });
+                phases.flat_map(&of).collect()
+            };
+            let (alone, watched) = (all(false), all(true));
+            println!(
+                "{what:<10} alone           {:.3} ms, the median of {}",
+                median(&alone) * 1e3,
+                alone.len()
+            );
+            println!(
+                "{:<10} with {DASHBOARDS} dashboards {:.3} ms, the median of {}: {:+.2} %",
+                "",
+                median(&watched) * 1e3,
+                watched.len(),
+                (median(&watched) / median(&alone) - 1.0) * 100.0
+            );
+            let added: Vec<f64> = self
+                .rounds
+                .iter()
+                .map(|(alone, with)| (median(&of(with)) / median(&of(alone)) - 1.0) * 100.0)
+                .collect();
+            let count = added.len() as f64;
+            let mean = added.iter().sum::<f64>() / count;
+            let squares: f64 = added.iter().map(|round| (round - mean).powi(2)).sum();
+            let error = (squares / (count - 1.0) / count).sqrt();
+            let each: Vec<String> = added.iter().map(|round| format!("{round:+.2}")).collect();
+            println!(
+                "{:<10} by round        {} %: {mean:+.2} ± {error:.2} % in the mean",
+                "",
+                each.join(", ")
             );
         }
     }
@@ -263,7 +286,7 @@ balance = "micro-batch"
 
     impl Measured {
         /// A phase with dashboards.
-        fn attached(&mut self, run: &Path, training: &mut Stopped) -> Result<Vec<f64>, Failure> {
+        fn attached(&mut self, run: &Path, training: &mut Stopped) -> Result<Phase, Failure> {
             let (began, busy) = (Instant::now(), children_seconds());
             let mut dashboards = (0..DASHBOARDS)
                 .map(|_| Dashboard::attach(run))
@@ -283,13 +306,23 @@ balance = "micro-batch"
         }
     }
 
-    /// Seconds between neighbouring steps.
-    fn phase(run: &Path, training: &mut Stopped) -> Result<Vec<f64>, Failure> {
+    /// Some seconds of training.
+    struct Phase {
+        /// Seconds between neighbouring steps.
+        times: Vec<f64>,
+        /// Seconds a step for which the training thread had a core or waited for one; absent where
+        /// the system does not say.
+        thread: Option<f64>,
+    }
+
+    fn phase(run: &Path, training: &mut Stopped) -> Result<Phase, Failure> {
         std::thread::sleep(SETTLE);
         let first = last_step(run, training)?;
+        let before = thread_seconds(training);
         loop {
             std::thread::sleep(PHASE);
-            last_step(run, training)?;
+            let last = last_step(run, training)?;
+            let after = thread_seconds(training);
             let rows = RunReader::open(run)?.last_metrics(20_000)?;
             let rows: Vec<&StepMetrics> = rows.iter().filter(|row| row.step > first).collect();
             let times: Vec<f64> = rows
@@ -298,9 +331,21 @@ balance = "micro-batch"
                 .map(|pair| pair[1].time - pair[0].time)
                 .collect();
             if times.len() >= STEPS {
-                return Ok(times);
+                let seconds = before.zip(after).map(|(before, after)| after - before);
+                let thread = seconds.map(|seconds| seconds / (last - first) as f64);
+                return Ok(Phase { times, thread });
             }
         }
+    }
+
+    /// Seconds for which the training thread, the program's first, has run or waited for a core.
+    fn thread_seconds(training: &Stopped) -> Option<f64> {
+        let id = training.0.id();
+        let path = format!("/proc/{id}/task/{id}/schedstat");
+        let told = std::fs::read_to_string(path).ok()?;
+        let mut numbers = told.split_whitespace().map(str::parse::<u64>);
+        let (run, wait) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some((run + wait) as f64 / 1e9)
     }
 
     fn last_step(run: &Path, training: &mut Stopped) -> Result<u64, Failure> {
