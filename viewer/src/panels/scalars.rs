@@ -199,7 +199,9 @@ fn one(ui: &mut Ui, cx: &mut Cx<'_>, place: u8, metric: &str, main: bellows_quer
             .link_axis(egui::Id::unique("steps of curves"), [true, false])
             .link_cursor(egui::Id::unique("cursor of curves"), [true, false]);
     }
-    if unit == "bytes" || unit == "B" {
+    if log {
+        plot = plot.y_grid_spacer(chart::logarithmic_grid);
+    } else if unit == "bytes" || unit == "B" {
         plot = plot.y_grid_spacer(chart::binary_grid);
     }
     // The range of before: when it changes, or after a double click, the axis follows; between, it is as it was zoomed.

@@ -78,6 +78,61 @@ pub fn binary_grid(input: GridInput) -> Vec<GridMark> {
         .collect()
 }
 
+/// Lines at round numbers on an axis of their decimal logarithms.
+pub fn logarithmic_grid(input: GridInput) -> Vec<GridMark> {
+    let (low, high) = input.bounds;
+    round_logarithms(low, high)
+        .into_iter()
+        .map(|value| GridMark {
+            value,
+            // All alike: none is finer than another.
+            step_size: (high - low) / 4.0,
+        })
+        .collect()
+}
+
+/// Logarithms between `low` and `high` of round numbers, a handful.
+fn round_logarithms(low: f64, high: f64) -> Vec<f64> {
+    /// Narrower than this, a decade has two or three lines of 1, 2 and 5, or none.
+    const NARROW: f64 = 1.0;
+    const MOST: i64 = 64;
+    if !(low.is_finite() && high > low) {
+        return Vec::new();
+    }
+    let within = |value: &f64| (low..=high).contains(value);
+    if high - low < NARROW {
+        // Even steps of the numbers themselves.
+        let (least, most) = (10f64.powf(low), 10f64.powf(high));
+        let rough = (most - least) / 5.0;
+        let power = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0]
+            .map(|factor| factor * power)
+            .into_iter()
+            .find(|step| *step >= rough)
+            .unwrap_or(rough);
+        let first = (least / step).ceil() as i64;
+        let last = ((most / step).floor() as i64).min(first + MOST);
+        let numbers = (first..=last).map(|at| (at as f64 * step).log10());
+        return numbers.filter(within).collect();
+    }
+    let (first, last) = (low.floor() as i64, high.ceil() as i64);
+    let decades = last - first;
+    let factors: &[f64] = match high - low {
+        ..=2.0 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
+    let every = (decades / 6).max(1) as usize;
+    let powers = (first..=last.min(first + MOST * every as i64)).step_by(every);
+    powers
+        .flat_map(|power| {
+            factors
+                .iter()
+                .map(move |factor| power as f64 + factor.log10())
+        })
+        .filter(within)
+        .collect()
+}
+
 /// Marks the cursor and the selected range on an axis of steps.
 pub fn marks(plot: &mut PlotUi<'_>, theme: &Theme, step: f64, range: Option<(f64, f64)>) {
     if let Some((first, last)) = range {
@@ -218,4 +273,29 @@ pub fn pick(ui: &Ui, response: &PlotResponse<()>) -> Option<Picked> {
         let (one, other) = (place(from), place(pointer));
         Picked::Range(one.min(other), one.max(other))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::round_logarithms;
+
+    fn numbers(low: f64, high: f64) -> Vec<f64> {
+        let logarithms = round_logarithms(low.log10(), high.log10());
+        let round = |value: f64| (value * 1e6).round() / 1e6;
+        logarithms
+            .into_iter()
+            .map(|log| round(10f64.powf(log)))
+            .collect()
+    }
+
+    #[test]
+    fn lines_on_logarithms_are_at_round_numbers() {
+        assert_eq!(numbers(1.9, 10.5), [2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(numbers(0.9, 60.0), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
+        assert_eq!(numbers(3.02, 3.11), [3.02, 3.04, 3.06, 3.08, 3.1]);
+        assert_eq!(numbers(0.5, 2e6).first(), Some(&1.0));
+        assert!(numbers(1e-30, 1e30).len() <= 8);
+        assert!(numbers(2.0, 2.0).is_empty());
+        assert!(round_logarithms(f64::NAN, 1.0).is_empty());
+    }
 }
