@@ -9,16 +9,17 @@
 use std::time::Instant;
 
 use bellows::device::{DeviceChoice, Precision};
+use bellows::plan::made_up_batch;
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
 use bellows_engine::kernels::memory::{Counting, Ledger, Moment, Watch, in_use};
 use bellows_engine::kernels::profile::{Stage, all_launches_of, stages_of};
 use bellows_engine::kernels::{Compute, Kernels, host};
-use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
+use bellows_engine::model::{Decoder, Init, Numerics};
 use bellows_engine::objective::RouterObjective;
 use bellows_engine::observer::NoObserver;
 use bellows_engine::optim::own_parameters;
 use bellows_engine::plan::{Load, Target, ample_chunk, predict};
-use bellows_engine::step::{Backpropagation, IGNORE, MicroBatch, Settings, run_with};
+use bellows_engine::step::{Backpropagation, MicroBatch, Settings, run_with};
 use bellows_engine::stream::{self, Keep};
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
@@ -368,21 +369,7 @@ struct Measured<'a> {
 impl Measured<'_> {
     fn batches(&self) -> [MicroBatch; 1] {
         let vocabulary = self.model.config().vocab_size;
-        let (batch, time) = (self.batch, self.time);
-        let ids: Vec<i32> = (0..batch * time)
-            .map(|at| ((at * 7919 + at / 3) % vocabulary) as i32)
-            .collect();
-        let labels = (0..batch * time)
-            .map(|at| match at % time + 1 < time {
-                true => ids[at + 1],
-                false => IGNORE,
-            })
-            .collect();
-        [MicroBatch {
-            sequences: Sequences::plain(batch, time, ids),
-            labels,
-            ..MicroBatch::default()
-        }]
+        [made_up_batch(vocabulary, self.batch, self.time)]
     }
 
     fn measure(&self, options: &Options) -> Result<Found, String> {

@@ -119,20 +119,9 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
     let mut model = Decoder::new(&mut init, &sample.model);
     let mut optimizer = AdamW::new(&AdamWConfig::default());
     let (batch, time) = (sample.load.batch, sample.load.time);
-    let vocabulary = sample.model.vocab_size;
-    let ids: Vec<i32> = (0..batch * time)
-        .map(|at| ((at * 7919 + at / 3) % vocabulary) as i32)
-        .collect();
-    let labels = (0..batch * time)
-        .map(|at| match at % time + 1 < time {
-            true => ids[at + 1],
-            false => IGNORE,
-        })
-        .collect();
     let batches = [MicroBatch {
-        sequences: Sequences::plain(batch, time, ids),
-        labels,
         targets: targets_of(sample),
+        ..made_up_batch(sample.model.vocab_size, batch, time)
     }];
     let settings = Settings {
         backpropagation: way_of(sample),
@@ -180,4 +169,23 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
         moments,
         before: before.in_use,
     })
+}
+
+/// A batch of made-up tokens, each the label of the one before it: for measurements, which any
+/// tokens serve.
+pub fn made_up_batch(vocabulary: usize, batch: usize, time: usize) -> MicroBatch {
+    let ids: Vec<i32> = (0..batch * time)
+        .map(|at| ((at * 7919 + at / 3) % vocabulary) as i32)
+        .collect();
+    let labels = (0..batch * time)
+        .map(|at| match at % time + 1 < time {
+            true => ids[at + 1],
+            false => IGNORE,
+        })
+        .collect();
+    MicroBatch {
+        sequences: Sequences::plain(batch, time, ids),
+        labels,
+        ..MicroBatch::default()
+    }
 }

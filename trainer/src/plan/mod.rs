@@ -13,7 +13,7 @@ mod shapes;
 mod words;
 
 pub use guard::{Guard, Verdict};
-pub use measure::{Measured, measure};
+pub use measure::{Measured, made_up_batch, measure};
 pub use refusal::{Attempt, attempt};
 pub use shapes::{Sample, Sizes, samples};
 pub use words::{advice, owners, phases, phases_measured, table, verdict, ways};

@@ -140,7 +140,7 @@ impl Palette {
 
 fn rows<'a>(text: &str, found: Option<&'a Hits>) -> Vec<Row<'a>> {
     let mut commands: Vec<(i32, Command)> = Command::all()
-        .filter_map(|command| Some((score(text, &command.name())?, command)))
+        .filter_map(|command| Some((fits(text, command)?, command)))
         .collect();
     commands.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
     let hits = found.map_or(&[][..], |found| &found.hits);
@@ -148,6 +148,20 @@ fn rows<'a>(text: &str, found: Option<&'a Hits>) -> Vec<Row<'a>> {
         .into_iter()
         .map(|(_, command)| Row::Command(command));
     commands.chain(hits.iter().map(Row::Found)).collect()
+}
+
+/// How well a command fits what was typed: by its name, a panel also by a phrase of what it shows.
+fn fits(typed: &str, command: Command) -> Option<i32> {
+    /// Below every name that holds what was typed.
+    const SHOWN: i32 = 0;
+    let shows = |command| match command {
+        Command::Show(panel) => {
+            let typed = typed.trim().to_lowercase();
+            (typed.len() > 2 && panel.what().to_lowercase().contains(&typed)).then_some(SHOWN)
+        }
+        _ => None,
+    };
+    score(typed, &command.name()).or_else(|| shows(command))
 }
 
 /// How well a name fits what was typed: its letters have to occur in order; whole words count most.
@@ -239,6 +253,7 @@ mod tests {
         assert_eq!(first("undo"), "Undo the last change of the view");
         assert_eq!(first("page: mem"), "Page: Memory");
         assert_eq!(first("satu"), "Panel: Saturation");
+        assert_eq!(first("dead ex"), "Panel: Balance");
         assert!(rows("zzzz", None).is_empty());
     }
 }
