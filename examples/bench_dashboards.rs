@@ -11,8 +11,9 @@
 //! taking turns too. A step's time is the distance of two steps on the run's own clock: everything
 //! that the training thread does is in it, the record and the control socket as well. Compared are
 //! medians, and how far the rounds scatter. On Linux the kernel also tells how long the training
-//! thread had a processor core or waited for one, which scatters less than steps do. Arguments, in any order: a device (`auto`, `cpu`, `gpu:1`), a configuration (`….toml`),
-//! settings (`section.key=value`). It takes about a minute and a half.
+//! thread had a processor core or waited for one. Arguments, in any order: a device (`auto`, `cpu`,
+//! `gpu:1`), a configuration (`….toml`), settings (`section.key=value`). It takes about a minute and
+//! a half.
 
 use std::process::ExitCode;
 

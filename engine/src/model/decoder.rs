@@ -1,6 +1,5 @@
 //! Layers put together.
 
-use bellows_kernels::Compute;
 use bellows_kernels::attention::KeySums;
 use bellows_kernels::linear::linear;
 use bellows_kernels::memory::{enter_layer, enter_part, note};
@@ -249,7 +248,11 @@ impl Decoder {
 
     /// Logits `[rows, vocabulary]` of hidden states `[rows, hidden]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        linear(hidden, self.head(), Compute::F32, self.numerics.kernels)
+        // A head of 16 bits is multiplied as it is: in f32 it would be copied for every token.
+        let Numerics {
+            kernels, weights, ..
+        } = self.numerics;
+        linear(hidden, self.head(), weights, kernels)
     }
 
     /// Mixture layers, with their index, for changes to their correction bias.

@@ -21,13 +21,13 @@ const AMPLE_OPERATIONS: f64 = 5e11;
 /// more would take memory and save no time.
 ///
 /// On a GPU that is 5 · 10¹¹ operations in one layer, forward, again, and backward, within 1,024 and
-/// 8,192 tokens, and never more than half the sequence: with all of it, streaming would be
-/// gradient checkpointing. A product of fewer than 1,024 rows leaves workgroups idle at any width.
+/// 8,192 tokens, and no more than half the sequence, so that streaming is not gradient checkpointing,
+/// unless half is less than 1,024: a product of fewer rows leaves workgroups idle at any width.
 ///
 /// On the CPU nothing is launched, and a chunk that stays near the processor is as fast as any: a
 /// thirty-second part of the sequence, within 256 and 1,024 tokens.
 pub fn ample_chunk(model: &ModelConfig, load: &Load, target: Target) -> usize {
-    if !target.cube {
+    if !target.gpu {
         return (load.time / 32).next_multiple_of(128).clamp(256, 1024);
     }
     let head = model.vocab_size * model.hidden_size;

@@ -34,6 +34,8 @@ use crate::step::Backpropagation;
 /// What the memory of a step depends on beside the model: whose kernels run, in which type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
+    /// Whether it is anything but the CPU backend.
+    pub gpu: bool,
     /// Whether the kernels of CubeCL devices compute, or the references.
     pub cube: bool,
     /// The type in which matrices are stored and multiplied; the references take f32 alone.
@@ -56,6 +58,7 @@ impl Target {
     /// A GPU that multiplies in `compute`, with matrix units for f16 and bf16.
     pub fn gpu(compute: Compute) -> Self {
         Self {
+            gpu: true,
             cube: true,
             compute,
             accelerated: compute != Compute::F32,
@@ -68,6 +71,7 @@ impl Target {
     /// The CPU backend.
     pub fn cpu() -> Self {
         Self {
+            gpu: false,
             cube: false,
             compute: Compute::F32,
             accelerated: false,
@@ -79,10 +83,12 @@ impl Target {
 
     /// `device`, where a model computes as `numerics` says.
     pub fn of(device: &Device, numerics: Numerics) -> Self {
-        let cube = numerics.kernels == Kernels::Fused && *device != Device::flex();
+        let gpu = *device != Device::flex();
+        let cube = gpu && numerics.kernels == Kernels::Fused;
         let full_logits = numerics.full_logits;
         if !cube {
             return Self {
+                gpu,
                 full_logits,
                 ..Self::cpu()
             };

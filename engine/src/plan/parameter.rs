@@ -29,10 +29,19 @@ impl Parameter {
 /// The largest parameter of `model`.
 pub fn largest_parameter(model: &ModelConfig) -> Parameter {
     let hidden = model.hidden_size;
-    let experts = match model.n_routed_experts {
-        0 => 0,
-        routed => routed + model.n_shared_experts,
+    let mixtures = model.moe_layers();
+    // As the mixture and the decoder make them: with biases, shared experts are dense layers.
+    let (blocks, shared) = match (mixtures > 0, model.mlp_bias) {
+        (false, _) => (0, 0),
+        (true, true) => (model.n_routed_experts, model.n_shared_experts),
+        (true, false) => (model.n_routed_experts + model.n_shared_experts, 0),
     };
+    let inner = match mixtures < model.num_hidden_layers {
+        true => model.intermediate_size,
+        false => 0,
+    };
+    let heads = model.num_attention_heads;
+    let merged = heads * model.query_head_dim().max(model.value_head_dim());
     let candidates = [
         Parameter {
             what: "the embedding or the head",
@@ -41,12 +50,17 @@ pub fn largest_parameter(model: &ModelConfig) -> Parameter {
         },
         Parameter {
             what: "a dense layer's projection",
-            shape: vec![model.intermediate_size, hidden],
+            shape: vec![inner.max(shared * model.moe_intermediate_size), hidden],
             keys: "model.intermediate_size or model.hidden_size",
         },
         Parameter {
+            what: "a projection of attention",
+            shape: vec![merged, hidden],
+            keys: "model.num_attention_heads, model.head_dim or model.hidden_size",
+        },
+        Parameter {
             what: "the gate and up projections of a layer's experts",
-            shape: vec![experts, 2 * model.moe_intermediate_size, hidden],
+            shape: vec![blocks, 2 * model.moe_intermediate_size, hidden],
             keys: "model.n_routed_experts, model.moe_intermediate_size or model.hidden_size",
         },
     ];

@@ -22,7 +22,7 @@
 //! Kept for backward: query, key and value in the compute type (in f32 they are the caller's own),
 //! the result (shared with the caller) and a log-sum-exp a row `[B, heads, T]`. Nothing is
 //! `[T, S]`: the kernels hold a tile of scores in registers, the [`reference`](mod@reference) those of at most
-//! [`reference::BLOCK`] rows, half a MiB at a time. The result lies in memory as `[B, T, heads, V]`, so that the
+//! [`reference::BLOCK`] rows, about half a MiB at a time, of at least 8 rows. The result lies in memory as `[B, T, heads, V]`, so that the
 //! projection behind it reads whole rows.
 //!
 //! # Kernels

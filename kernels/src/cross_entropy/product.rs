@@ -227,6 +227,7 @@ pub(super) fn statistics_plain<A: Float, B: Float, O: Float, N: Size>(
         }
         if comptime!(plain.in_memory()) {
             shared[inside * across + own] = sum;
+            totals[i] = 0.0f32;
         } else {
             totals[i] = plain::subgroup_sum(sum, plain);
         }

@@ -201,8 +201,9 @@ impl Raster {
     fn sort(&mut self, primitives: &[ClippedPrimitive], scale: f32) {
         for tile in &mut self.tiles {
             tile.pieces.clear();
-            // An empty tile is not one that was never painted.
-            tile.hash = 1;
+            // An empty tile is not one that was never painted. Pieces are told in points: what a
+            // point is belongs to them.
+            tile.hash = pieces::mix(1, scale.to_bits().into());
         }
         let whole = Bounds {
             left: 0,

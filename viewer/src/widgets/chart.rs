@@ -96,9 +96,11 @@ fn round_logarithms(low: f64, high: f64) -> Vec<f64> {
     /// Narrower than this, a decade has two or three lines of 1, 2 and 5, or none.
     const NARROW: f64 = 1.0;
     const MOST: i64 = 64;
-    if !(low.is_finite() && high > low) {
+    if !(low.is_finite() && high.is_finite() && high > low) {
         return Vec::new();
     }
+    // All that numbers have logarithms in.
+    let (low, high) = (low.max(-330.0), high.min(310.0));
     let within = |value: &f64| (low..=high).contains(value);
     if high - low < NARROW {
         // Even steps of the numbers themselves.
@@ -297,5 +299,7 @@ mod tests {
         assert!(numbers(1e-30, 1e30).len() <= 8);
         assert!(numbers(2.0, 2.0).is_empty());
         assert!(round_logarithms(f64::NAN, 1.0).is_empty());
+        assert!(round_logarithms(0.0, f64::INFINITY).is_empty());
+        assert!(round_logarithms(-1e300, 1e300).len() <= 8);
     }
 }

@@ -78,7 +78,7 @@ pub fn streamed(sim: &mut Sim<'_>, tokens: usize, chunk: usize, fresh: bool, twi
     let width = sim.model.hidden_size;
     let least = match sim.target.full_logits {
         true => tokens,
-        false => tokens_of_a_call(sim.target.cube),
+        false => tokens_of_a_call(sim.target.gpu),
     };
     let call = (least / chunk.max(1) * chunk).max(chunk).min(tokens);
     if twice {

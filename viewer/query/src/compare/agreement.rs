@@ -18,6 +18,8 @@ pub struct Agreement {
 pub struct AgreementTable {
     /// The traced steps.
     pub steps: (u64, u64),
+    /// Of two runs, not of two steps of one.
+    pub two_runs: bool,
     /// Tokens that both have.
     pub tokens: u64,
     /// By router: the share of choices that both made, and that of tokens with the same first choice, 0 to 1.
@@ -68,6 +70,7 @@ impl Query for Agreement {
         let experts = store.find(self.after.0)?.experts(routers[0].0).unwrap_or(1);
         Ok(AgreementTable {
             steps: (before.step, after.step),
+            two_runs: self.before.0 != self.after.0,
             tokens: tokens as u64,
             chance: after.k as f32 / experts.max(1) as f32,
             routers,
@@ -80,15 +83,15 @@ impl Answer for AgreementTable {
         let mean =
             self.routers.iter().map(|router| router.1).sum::<f32>() / self.routers.len() as f32;
         let (tokens, mean, chance) = (self.tokens, mean * 100.0, self.chance * 100.0);
-        match self.steps {
-            // Of one run they would be one trace.
-            (before, after) if before == after => format!(
-                "Of the choices of {tokens} traced tokens at step {after}, {mean:.1} % are the same in both runs; chance is {chance:.0} %."
-            ),
-            (before, after) => format!(
-                "Of the choices of {tokens} traced tokens at step {after}, {mean:.1} % are the same at step {before}; chance is {chance:.0} %."
-            ),
-        }
+        let (before, after) = self.steps;
+        let other = match (self.two_runs, before == after) {
+            (true, true) => "in both runs".to_owned(),
+            (true, false) => format!("in the other run at step {before}"),
+            (false, _) => format!("at step {before}"),
+        };
+        format!(
+            "Of the choices of {tokens} traced tokens at step {after}, {mean:.1} % are the same {other}; chance is {chance:.0} %."
+        )
     }
 
     fn table(&self) -> Table {

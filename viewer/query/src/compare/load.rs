@@ -15,6 +15,8 @@ pub struct LoadDifference {
 /// Answers [`LoadDifference`]: a matrix of routers (rows) × experts (columns).
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadChange {
+    /// Of two runs, not of two steps of one.
+    pub two_runs: bool,
     /// Before, in order of experts' numbers.
     pub before: LoadMap,
     /// After, with the same rows and columns.
@@ -78,6 +80,7 @@ impl Query for LoadDifference {
                 / 2.0
         });
         Ok(LoadChange {
+            two_runs: self.before.0 != self.after.0,
             values: before
                 .values
                 .iter()
@@ -109,16 +112,13 @@ impl Answer for LoadChange {
                 self.moved[row] * 100.0
             )
         });
-        let sides = if self.after.steps == self.before.steps {
-            format!(
-                "Loads of one run less those of the other ({})",
-                self.after.steps
-            )
-        } else {
-            format!(
-                "Loads after ({}) less before ({})",
-                self.after.steps, self.before.steps
-            )
+        let (before, after) = (&self.before.steps, &self.after.steps);
+        let sides = match (self.two_runs, after == before) {
+            (true, true) => format!("Loads of one run less those of the other ({after})"),
+            (true, false) => {
+                format!("Loads of one run ({after}) less those of the other ({before})")
+            }
+            (false, _) => format!("Loads after ({after}) less before ({before})"),
         };
         let mean = mean * 100.0;
         format!("{sides}: {mean:.1} % of assignments went elsewhere on average.{most}")
