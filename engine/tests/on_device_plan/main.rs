@@ -110,6 +110,7 @@ fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it()
         Backpropagation::Streamed(stream::Settings {
             chunk,
             keep: Keep::F32,
+            keep_attention: false,
         })
     };
     let cases = [
