@@ -106,17 +106,33 @@ fn measured(
 fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it() {
     let Some(device) = test_device() else { return };
     let target = Target::of(&device, Numerics::default());
-    let streamed = |chunk| {
+    let streamed = |chunk, keep_attention| {
         Backpropagation::Streamed(stream::Settings {
             chunk,
             keep: Keep::F32,
-            keep_attention: false,
+            keep_attention,
         })
     };
     let cases = [
         ("dense, plain", dense(), (4, 512), Backpropagation::Plain),
-        ("chain, checkpoint", chain(), (2, 512), streamed(None)),
-        ("chain, stream", chain(), (1, 1024), streamed(Some(128))),
+        (
+            "chain, checkpoint",
+            chain(),
+            (2, 512),
+            streamed(None, false),
+        ),
+        (
+            "chain, stream",
+            chain(),
+            (1, 1024),
+            streamed(Some(128), false),
+        ),
+        (
+            "dense, stream, attention kept",
+            dense(),
+            (1, 2048),
+            streamed(Some(256), true),
+        ),
     ];
     for (name, config, (batch, time), way) in cases {
         config.validate().expect("a valid model");
