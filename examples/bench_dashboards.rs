@@ -6,14 +6,15 @@
 //! ```
 //!
 //! It trains with the real program, on a corpus that it makes up (or as a given CONFIG.toml says),
-//! attaches four real dashboards to the run, each in a pseudo-terminal whose output is read as a
-//! terminal would, takes them away again, and so on in turn, which half of a round comes first
-//! taking turns too. A step's time is the distance of two steps on the run's own clock: everything
-//! that the training thread does is in it, the record and the control socket as well. Compared are
-//! medians, and how far the rounds scatter. On Linux the kernel also tells how long the training
-//! thread had a processor core or waited for one. Arguments, in any order: a device (`auto`, `cpu`,
+//! and attaches four real dashboards to the run, each in a pseudo-terminal whose output is read as a
+//! terminal would. A round is half a second with the dashboards held (SIGSTOP) and half a second with
+//! them at work, which comes first taking turns: a machine's pace drifts within seconds, so only
+//! neighbouring moments compare. A step's time is the distance of two steps on the run's own clock:
+//! everything that the training thread does is in it, the record and the control socket as well.
+//! Compared are medians, and how far the rounds scatter. On Linux the kernel also tells how long the
+//! training thread had a processor core or waited for one. Arguments, in any order: a device (`auto`, `cpu`,
 //! `gpu:1`), a configuration (`….toml`), settings (`section.key=value`), `rounds=…`: the more, the
-//! less the rounds' mean may be off. The 20 of the default take a minute and a half.
+//! less the rounds' mean may be off. The 80 of the default take a minute and a half.
 
 use std::process::ExitCode;
 
@@ -49,15 +50,17 @@ mod unix {
     /// Dashboards attached at once.
     const DASHBOARDS: usize = 4;
     /// Pairs of phases, one alone and one watched.
-    const ROUNDS: usize = 20;
-    /// Length of a phase: short, because a machine's pace drifts over seconds.
-    const PHASE: Duration = Duration::from_millis(1500);
+    const ROUNDS: usize = 80;
+    /// Length of a phase.
+    const PHASE: Duration = Duration::from_millis(500);
     /// Steps of a phase at least.
     const STEPS: usize = 5;
     /// Steps before the first phase: kernels are compiled, caches fill.
     const WARM_UP: u64 = 20;
-    /// Time in which dashboards open or close before a phase begins.
-    const SETTLE: Duration = Duration::from_millis(700);
+    /// Time in which dashboards open before the first phase begins.
+    const OPENING: Duration = Duration::from_secs(2);
+    /// Time in which dashboards are held or let go before a phase begins.
+    const SETTLE: Duration = Duration::from_millis(50);
 
     /// A small Chain-of-Experts model: its steps are short, so what is added to them shows.
     const CONFIG: &str = r#"
@@ -214,7 +217,7 @@ balance = "micro-batch"
         sent: u64,
         /// Processor time that all dashboards took.
         busy: f64,
-        /// Time for which one was attached, times their number.
+        /// Time for which one was at work, times their number.
         attached: f64,
     }
 
@@ -269,11 +272,10 @@ balance = "micro-batch"
             let mean = added.iter().sum::<f64>() / count;
             let squares: f64 = added.iter().map(|round| (round - mean).powi(2)).sum();
             let error = (squares / (count - 1.0) / count).sqrt();
-            let each: Vec<String> = added.iter().map(|round| format!("{round:+.2}")).collect();
             println!(
-                "{:<10} by round        {} %: {mean:+.2} ± {error:.2} % in the mean",
+                "{:<10} by round        {mean:+.2} ± {error:.2} % in the mean, {:+.2} % in the median",
                 "",
-                each.join(", ")
+                median(&added)
             );
         }
     }
@@ -282,45 +284,44 @@ balance = "micro-batch"
         while last_step(run, training)? < WARM_UP {
             std::thread::sleep(Duration::from_millis(200));
         }
+        let busy = children_seconds();
+        let mut dashboards = (0..DASHBOARDS)
+            .map(|_| Dashboard::attach(run))
+            .collect::<Result<Vec<_>, _>>()?;
+        std::thread::sleep(OPENING);
         let mut measured = Measured::default();
+        let mut at_work = OPENING;
         for round in 0..rounds {
-            // Alone first, then watched first: a drift of the machine's pace cancels out.
-            let early = (round % 2 == 1)
-                .then(|| measured.attached(run, training))
-                .transpose()?;
-            let alone = phase(run, training)?;
+            // Held first, then at work first: a drift of the machine's pace cancels out.
+            let mut half = |held: bool| -> Result<Phase, Failure> {
+                let began = Instant::now();
+                for dashboard in &mut dashboards {
+                    dashboard.hold(held)?;
+                }
+                let phase = phase(run, training)?;
+                if !held {
+                    at_work += began.elapsed();
+                }
+                Ok(phase)
+            };
+            let early = (round % 2 == 1).then(|| half(false)).transpose()?;
+            let alone = half(true)?;
             let watched = match early {
                 Some(watched) => watched,
-                None => measured.attached(run, training)?,
+                None => half(false)?,
             };
             measured.rounds.push((alone, watched));
         }
+        for mut dashboard in dashboards {
+            dashboard.hold(false)?;
+            measured.sent += dashboard.leave()?;
+        }
+        measured.busy = children_seconds() - busy;
+        measured.attached = at_work.as_secs_f64() * DASHBOARDS as f64;
         Ok(measured)
     }
 
-    impl Measured {
-        /// A phase with dashboards.
-        fn attached(&mut self, run: &Path, training: &mut Stopped) -> Result<Phase, Failure> {
-            let (began, busy) = (Instant::now(), children_seconds());
-            let mut dashboards = (0..DASHBOARDS)
-                .map(|_| Dashboard::attach(run))
-                .collect::<Result<Vec<_>, _>>()?;
-            let watched = phase(run, training)?;
-            for dashboard in &mut dashboards {
-                if dashboard.child.try_wait()?.is_some() {
-                    return Err("a dashboard ended while it was to watch".into());
-                }
-            }
-            self.attached += began.elapsed().as_secs_f64() * DASHBOARDS as f64;
-            for dashboard in dashboards {
-                self.sent += dashboard.leave()?;
-            }
-            self.busy += children_seconds() - busy;
-            Ok(watched)
-        }
-    }
-
-    /// Some seconds of training.
+    /// Some training.
     struct Phase {
         /// Seconds between neighbouring steps.
         times: Vec<f64>,
@@ -337,7 +338,7 @@ balance = "micro-batch"
             std::thread::sleep(PHASE);
             let last = last_step(run, training)?;
             let after = thread_seconds(training);
-            let rows = RunReader::open(run)?.last_metrics(20_000)?;
+            let rows = RunReader::open(run)?.last_metrics(2_000)?;
             let rows: Vec<&StepMetrics> = rows.iter().filter(|row| row.step > first).collect();
             let times: Vec<f64> = rows
                 .windows(2)
@@ -440,6 +441,19 @@ balance = "micro-batch"
                 terminal,
                 reader: Some(reader),
             })
+        }
+
+        /// Holds it, or lets it go on.
+        fn hold(&mut self, held: bool) -> Result<(), Failure> {
+            if self.child.try_wait()?.is_some() {
+                return Err("a dashboard ended while it was to watch".into());
+            }
+            let signal = if held { libc::SIGSTOP } else { libc::SIGCONT };
+            // SAFETY: a signal to a child that was not waited for, so the number is its own.
+            match unsafe { libc::kill(self.child.id() as libc::pid_t, signal) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error().into()),
+            }
         }
 
         /// Leaves it with `q`; returns how much it sent to its terminal.
