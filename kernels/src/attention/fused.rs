@@ -44,7 +44,7 @@ pub(super) fn tier(
         // The cooperative kernels only where the device runs them.
         Some(Tier::Cooperative(tiles))
             if cooperative_on(&like, settings.compute, widths).is_err()
-                || !tiles.fit(&like, widths) =>
+                || !tiles.fit(&like, settings.compute, widths) =>
         {
             Tier::Plain
         }

@@ -82,7 +82,7 @@ mod tier;
 
 pub use backend::{AttentionBackend, Rule};
 pub use fused::{Pass, backward, forward};
-pub use tier::{MAX_WIDTH, Tier, Tile, Tiles};
+pub use tier::{MAX_WIDTH, Scope, Tier, Tile, Tiles};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -2,10 +2,11 @@
 
 use burn::tensor::{Device, Tensor};
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::features::{MmaConfig, Plane};
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::features::Plane;
 
 use super::cooperative::Frame;
+use crate::matmul::tier::has_matrices;
+pub use crate::matmul::tile::Scope;
 use crate::{Compute, gpu};
 
 /// The largest width of queries, keys and values that the kernels take.
@@ -16,7 +17,7 @@ pub const MAX_WIDTH: usize = 256;
 pub enum Tier {
     /// Plain tiles: every device, every type.
     Plain,
-    /// Subgroup cooperative matrices, in tiles of these sizes.
+    /// Cooperative matrices, in tiles of these sizes.
     Cooperative(Tiles),
 }
 
@@ -37,6 +38,8 @@ pub struct Tiles {
 /// A workgroup's tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
+    /// Whose matrices multiply.
+    pub scope: Scope,
     /// Subgroups of a workgroup, 16 rows each.
     pub subgroups: usize,
     /// Columns at a time: a multiple of 16.
@@ -51,14 +54,17 @@ impl Tiles {
     /// not fit into 48 KiB of workgroup memory.
     const RULE: Self = Self {
         forward: Tile {
+            scope: Scope::Subgroup,
             subgroups: 8,
             columns: 32,
         },
         query: Tile {
+            scope: Scope::Subgroup,
             subgroups: 8,
             columns: 32,
         },
         keys: Tile {
+            scope: Scope::Subgroup,
             subgroups: 8,
             columns: 32,
         },
@@ -74,36 +80,67 @@ impl Tile {
         [width, value_width]: [usize; 2],
         documents: bool,
     ) -> Frame {
-        Frame {
+        let frame = Frame {
+            scope: self.scope,
             subgroup,
             subgroups: self.subgroups,
             columns: self.columns,
-            width: width.next_multiple_of(16),
-            value_width: value_width.next_multiple_of(16),
+            width,
+            value_width,
             documents,
+        };
+        Frame {
+            width: width.next_multiple_of(frame.edge()),
+            value_width: value_width.next_multiple_of(frame.edge()),
+            ..frame
         }
     }
 
-    /// Whether the device runs it: it has the memory and units, and a unit takes whole pieces of
-    /// 16-bit weights.
-    fn fits(self, like: &CubeTensor, subgroup: usize, widths: [usize; 2]) -> bool {
-        let hardware = &like.client.properties().hardware;
+    /// Whether the device runs it: it has the matrices, the memory and units, and a unit takes whole
+    /// pieces of 16-bit weights.
+    fn fits(
+        self,
+        like: &CubeTensor,
+        compute: Compute,
+        subgroup: usize,
+        widths: [usize; 2],
+    ) -> bool {
+        if self.subgroups == 0 || self.columns == 0 || !self.columns.is_multiple_of(16) {
+            return false;
+        }
+        let properties = like.client.properties();
+        let hardware = &properties.hardware;
         let frame = self.frame(subgroup, widths, false);
-        // Behind the pieces, three numbers a column.
-        let bytes = frame.memory() * 16 + self.columns * 12;
         let units = (subgroup * self.subgroups) as u32;
-        self.subgroups > 0
-            && self.columns > 0
-            && self.columns.is_multiple_of(16)
-            && (self.columns * 16 / subgroup).is_multiple_of(8)
+        let reserved = match self.scope {
+            Scope::Subgroup => 0,
+            Scope::Workgroup => hardware.cube_mma_reserved_shared_memory,
+        };
+        // Behind the pieces, three numbers a column and one a subgroup.
+        let bytes = frame.memory() * 16 + self.columns * 12 + self.subgroups * 4 + reserved;
+        let edge = frame.edge();
+        (self.columns * 16 / subgroup).is_multiple_of(8)
             && bytes <= hardware.max_shared_memory_size
             && units <= hardware.max_units_per_cube
+            && has_matrices(
+                properties,
+                compute,
+                self.scope,
+                [frame.owned(), edge, edge],
+                units,
+            )
     }
 
     /// The largest tile up to this one that the device runs.
-    fn fitted(mut self, like: &CubeTensor, subgroup: usize, widths: [usize; 2]) -> Option<Self> {
+    fn fitted(
+        mut self,
+        like: &CubeTensor,
+        compute: Compute,
+        subgroup: usize,
+        widths: [usize; 2],
+    ) -> Option<Self> {
         while self.subgroups > 0 {
-            if self.fits(like, subgroup, widths) {
+            if self.fits(like, compute, subgroup, widths) {
                 return Some(self);
             }
             self.subgroups /= 2;
@@ -126,15 +163,15 @@ impl Tiles {
             return false;
         };
         let widths = padded([width, value_width]);
-        cooperative_on(&probe, compute, widths).is_ok() && self.fit(&probe, widths)
+        cooperative_on(&probe, compute, widths).is_ok() && self.fit(&probe, compute, widths)
     }
 
     /// Whether the device runs all of them.
-    pub(super) fn fit(self, like: &CubeTensor, widths: [usize; 2]) -> bool {
+    pub(super) fn fit(self, like: &CubeTensor, compute: Compute, widths: [usize; 2]) -> bool {
         let subgroup = subgroup(like);
         [self.forward, self.query, self.keys]
             .iter()
-            .all(|tile| tile.fits(like, subgroup, widths))
+            .all(|tile| tile.fits(like, compute, subgroup, widths))
     }
 }
 
@@ -162,20 +199,10 @@ pub(super) fn cooperative_on(
 ) -> Result<Tiles, &'static str> {
     let properties = like.client.properties();
     let hardware = &properties.hardware;
-    let kind = match compute {
-        Compute::F32 => return Err("f32 has no cooperative matrices"),
-        Compute::F16 => ElemType::Float(FloatKind::F16),
-        Compute::Bf16 => ElemType::Float(FloatKind::BF16),
-    };
-    let supported = properties.features.matmul.cmma.contains(&MmaConfig {
-        a_type: kind,
-        b_type: kind,
-        cd_type: ElemType::Float(FloatKind::F32),
-        m: 16,
-        n: 16,
-        k: 16,
-    });
-    if !supported {
+    if compute == Compute::F32 {
+        return Err("f32 has no cooperative matrices");
+    }
+    if !has_matrices(properties, compute, Scope::Subgroup, [16; 3], 0) {
         return Err("the device has no cooperative matrices of 16×16×16 in this type");
     }
     if hardware.plane_size_min != hardware.plane_size_max
@@ -191,7 +218,7 @@ pub(super) fn cooperative_on(
     }
     let subgroup = hardware.plane_size_max as usize;
     let fitted = |tile: Tile| {
-        tile.fitted(like, subgroup, widths)
+        tile.fitted(like, compute, subgroup, widths)
             .ok_or("the device has too little workgroup memory for rows so wide")
     };
     let rule = Tiles::RULE;
@@ -231,7 +258,10 @@ impl Tier {
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain tiles",
-            Self::Cooperative(_) => "cooperative matrices",
+            Self::Cooperative(tiles) => match tiles.forward.scope {
+                Scope::Subgroup => "cooperative matrices",
+                Scope::Workgroup => "cooperative matrices of the workgroup",
+            },
         }
     }
 }

@@ -122,46 +122,54 @@ pub(crate) fn takes(properties: &DeviceProperties, compute: Compute) -> Vec<(&'s
 
 /// Whether a device has a tile's matrices for a type, and the memory and units for it.
 fn fits(properties: &DeviceProperties, compute: Compute, tile: Tile) -> bool {
-    let kind = match compute {
-        Compute::F32 => return false,
-        Compute::F16 => FloatKind::F16,
-        Compute::Bf16 => FloatKind::BF16,
-    };
-    let operand = ElemType::Float(kind);
-    let sum = ElemType::Float(FloatKind::F32);
     let hardware = &properties.hardware;
-    let features = &properties.features.matmul;
-    let (multiplied, reserved) = match tile.scope {
-        Scope::Subgroup => {
-            let config = MmaConfig {
-                a_type: operand,
-                b_type: operand,
-                cd_type: sum,
-                m: tile.m() as u32,
-                n: tile.n() as u32,
-                k: tile.k() as u32,
-            };
-            (features.cmma.contains(&config), 0)
-        }
-        Scope::Workgroup => {
-            let divided = |size: usize, granularity: u32, most: u32| {
-                size.is_multiple_of(granularity as usize) && size <= most as usize
-            };
-            let found = features.cube_mma.iter().any(|config: &CubeMmaConfig| {
-                config.a_type == operand
-                    && config.b_type == operand
-                    && config.cd_type == sum
-                    && divided(tile.m(), config.m_granularity, config.m_max)
-                    && divided(tile.n(), config.n_granularity, config.n_max)
-                    && divided(tile.k(), config.k_granularity, config.k_max)
-                    && config
-                        .units_per_block
-                        .is_none_or(|units| units as usize == tile.units())
-            });
-            (found, hardware.cube_mma_reserved_shared_memory)
-        }
+    let reserved = match tile.scope {
+        Scope::Subgroup => 0,
+        Scope::Workgroup => hardware.cube_mma_reserved_shared_memory,
     };
+    let size = [tile.m(), tile.n(), tile.k()];
+    let multiplied = has_matrices(properties, compute, tile.scope, size, tile.units() as u32);
     multiplied
         && tile.bytes() + reserved <= hardware.max_shared_memory_size
         && tile.units() <= hardware.max_units_per_cube as usize
+}
+
+/// Whether the device multiplies matrices of a scope, of these rows, columns and depth, in this type
+/// with f32 sums, in a workgroup of `units`.
+pub(crate) fn has_matrices(
+    properties: &DeviceProperties,
+    compute: Compute,
+    scope: Scope,
+    [m, n, k]: [usize; 3],
+    units: u32,
+) -> bool {
+    let operand = match compute {
+        Compute::F32 => return false,
+        Compute::F16 => ElemType::Float(FloatKind::F16),
+        Compute::Bf16 => ElemType::Float(FloatKind::BF16),
+    };
+    let sum = ElemType::Float(FloatKind::F32);
+    let features = &properties.features.matmul;
+    match scope {
+        Scope::Subgroup => features.cmma.contains(&MmaConfig {
+            a_type: operand,
+            b_type: operand,
+            cd_type: sum,
+            m: m as u32,
+            n: n as u32,
+            k: k as u32,
+        }),
+        Scope::Workgroup => features.cube_mma.iter().any(|config: &CubeMmaConfig| {
+            let divided = |size: usize, granularity: u32, most: u32| {
+                size.is_multiple_of(granularity as usize) && size <= most as usize
+            };
+            config.a_type == operand
+                && config.b_type == operand
+                && config.cd_type == sum
+                && divided(m, config.m_granularity, config.m_max)
+                && divided(n, config.n_granularity, config.n_max)
+                && divided(k, config.k_granularity, config.k_max)
+                && config.units_per_block.is_none_or(|own| own == units)
+        }),
+    }
 }

@@ -5,7 +5,7 @@ use super::Access;
 
 /// Whose cooperative matrices multiply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// A subgroup's: 16×16×16.
     Subgroup,
     /// The whole workgroup's (`VK_NV_cooperative_matrix2`): as wide as the tile.

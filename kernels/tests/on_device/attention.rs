@@ -2,7 +2,7 @@
 
 use bellows_kernels::attention::reference::BLOCK;
 use bellows_kernels::attention::{
-    HIDDEN, KeySums, Known, Settings, Tier, Tile, Tiles, Visible, attention, attention_again,
+    HIDDEN, KeySums, Known, Scope, Settings, Tier, Tile, Tiles, Visible, attention, attention_again,
 };
 use bellows_kernels::calls::{self, Path};
 use bellows_kernels::vjp::seed;
@@ -167,11 +167,27 @@ const HALVES: [Compute; 2] = [Compute::F16, Compute::Bf16];
 
 /// The cooperative tier, as its rule would run it, one way a type.
 fn cooperative_ways(device: &Device, width: usize, value_width: usize) -> Vec<Way> {
-    let tiles = |compute: Compute| {
-        let tiles = Tier::cooperative(device, compute, width, value_width).ok()?;
-        Some(Way::new(compute, Some(Tier::Cooperative(tiles))))
-    };
-    HALVES.into_iter().filter_map(tiles).collect()
+    let mut ways = Vec::new();
+    for compute in HALVES {
+        let Ok(own) = Tier::cooperative(device, compute, width, value_width) else {
+            continue;
+        };
+        let whole = |tile| Tile {
+            scope: Scope::Workgroup,
+            ..tile
+        };
+        let workgroups = Tiles {
+            forward: whole(own.forward),
+            query: whole(own.query),
+            keys: whole(own.keys),
+            joint: own.joint,
+        };
+        ways.push(Way::new(compute, Some(Tier::Cooperative(own))));
+        if workgroups.run_on(device, compute, width, value_width) {
+            ways.push(Way::new(compute, Some(Tier::Cooperative(workgroups))));
+        }
+    }
+    ways
 }
 
 #[test]
@@ -492,14 +508,19 @@ fn every_tile_of_the_cooperative_tier_computes_the_same() {
             }
         };
         let mut ways = Vec::new();
-        for (subgroups, columns, joint) in [
-            (8, 32, true),
-            (4, 32, false),
-            (2, 16, true),
-            (8, 16, false),
-            (4, 64, true),
+        use Scope::{Subgroup, Workgroup};
+        for (scope, subgroups, columns, joint) in [
+            (Subgroup, 8, 32, true),
+            (Subgroup, 4, 32, false),
+            (Subgroup, 2, 16, true),
+            (Subgroup, 8, 16, false),
+            (Subgroup, 4, 64, true),
+            (Workgroup, 8, 32, true),
+            (Workgroup, 4, 32, false),
+            (Workgroup, 4, 64, true),
         ] {
             let tile = Tile {
+                scope,
                 subgroups: subgroups.min(forward.subgroups),
                 columns,
             };

@@ -1,7 +1,7 @@
 //! Times attention alone, forward and backward.
 
 use bellows_engine::kernels::attention::{
-    Settings, Tier, Tile, Tiles, Visible, backward, forward, reference,
+    Scope, Settings, Tier, Tile, Tiles, Visible, backward, forward, reference,
 };
 use bellows_engine::kernels::profile::Stage;
 use bellows_engine::kernels::{Compute, Kernels, convert};
@@ -79,9 +79,24 @@ pub fn tiles_to_try(
     device: &Device,
 ) -> Vec<Tiles> {
     let mut all = Vec::new();
-    for (subgroups, columns) in [(4, 32), (4, 64), (8, 16), (8, 32), (16, 32)] {
+    use Scope::{Subgroup, Workgroup};
+    for (scope, subgroups, columns) in [
+        (Subgroup, 4, 32),
+        (Subgroup, 4, 64),
+        (Subgroup, 8, 16),
+        (Subgroup, 8, 32),
+        (Subgroup, 16, 32),
+        (Workgroup, 4, 32),
+        (Workgroup, 4, 64),
+        (Workgroup, 8, 32),
+        (Workgroup, 8, 64),
+    ] {
         for joint in [true, false] {
-            let tile = Tile { subgroups, columns };
+            let tile = Tile {
+                scope,
+                subgroups,
+                columns,
+            };
             all.push(Tiles {
                 forward: tile,
                 query: tile,

@@ -1,12 +1,13 @@
 //! The forward pass with cooperative matrices.
 
+use cubecl::cmma::{self, MatrixScope};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::super::span::{Four, Rows, Span, first_seen, least, place, position, sees};
-use super::super::{HIDDEN, NOTHING};
-use super::{Frame, Piece, ROWS, accumulate, fetch, keep, operands, own_column, own_row, pack};
-use super::{products, rescale, spread, write, zeros};
+use super::super::{HIDDEN, NOTHING, Scope};
+use super::{Frame, Piece, ROWS, accumulate, anyone, fetch, first_owned, keep, operands};
+use super::{own_column, own_row, pack, products, rescale, spread, write, zeros};
 
 /// How far a score may rise above the number that its row's weights are relative to before the
 /// row's sums are rescaled: weights stay below e⁵ ≈ 148, which 16 bits hold as exactly as any.
@@ -30,7 +31,54 @@ pub fn attend<E: Float>(
     #[comptime] frame: Frame,
     #[define(E)] _element: ElemType,
 ) {
+    if comptime!(frame.scope == Scope::Subgroup) {
+        attend_by::<E, cmma::Plane>(
+            query,
+            key,
+            value,
+            starts,
+            out,
+            log_sums,
+            span,
+            width,
+            value_width,
+            scale,
+            frame,
+        );
+    } else {
+        attend_by::<E, cmma::Cube>(
+            query,
+            key,
+            value,
+            starts,
+            out,
+            log_sums,
+            span,
+            width,
+            value_width,
+            scale,
+            frame,
+        );
+    }
+}
+
+/// The same by matrices of one scope.
+#[cube]
+fn attend_by<E: Float, S: MatrixScope>(
+    query: &[Piece],
+    key: &[Piece],
+    value: &[Piece],
+    starts: &[u32],
+    out: &mut [Vector<f32, Four>],
+    log_sums: &mut [f32],
+    span: Span,
+    width: usize,
+    value_width: usize,
+    scale: f32,
+    #[comptime] frame: Frame,
+) {
     let mut memory = Shared::<[Piece]>::new_slice(comptime!(frame.memory()));
+    let mut votes = Shared::<[u32]>::new_slice(comptime!(frame.subgroups));
     let documents = comptime!(frame.documents);
     let (time, heads) = (span.time as usize, span.heads as usize);
     let at = place(&span, heads);
@@ -60,29 +108,29 @@ pub fn attend<E: Float>(
         stride: value_width,
         count: length,
     };
-    // The subgroup's rows, and the one that the unit works on.
-    let first_own = first_row + UNIT_POS_Y as usize * ROWS;
-    let row = first_own + own_row();
+    // The owner's rows, and the one that the unit works on.
+    let first_own = first_owned(first_row, frame);
+    let row = first_row + UNIT_POS_Y as usize * ROWS + own_row();
     let present = least(row, last_row);
     let first = first_seen(starts, &span, at.batch, present, documents);
-    let rows = operands::<E>(
+    let rows = operands::<E, S>(
         &mut memory,
         query,
         &queries,
-        first_own,
+        first_row,
         width,
         comptime!(frame.width),
         frame,
     );
-    let mut sums = zeros(comptime!(frame.value_width));
+    let mut sums = zeros::<S>(comptime!(frame.value_width), frame);
     let mut largest = NOTHING.runtime();
     let mut total = 0.0f32;
 
-    // What all of the subgroup's rows see, and what any of them sees.
-    let last_own = least(first_own + comptime!(ROWS - 1), last_row);
+    // What all of the owner's rows see, and what any of them sees.
+    let last_own = least(first_own + comptime!(frame.owned() - 1), last_row);
     let common = first_seen(starts, &span, at.batch, last_own, documents);
     let common_end = position(&span, first_own) + 1;
-    let whole = first_own + comptime!(ROWS - 1) <= last_row;
+    let whole = first_own + comptime!(frame.owned() - 1) <= last_row;
     let mut any = 0usize;
     let mut any_end = 0usize;
     if first_own <= last_row {
@@ -137,8 +185,8 @@ pub fn attend<E: Float>(
             frame,
         );
         if first_key < any_end && next_key > any {
-            let scores = products::<E>(&memory, 0usize, &rows, comptime!(frame.width), frame);
-            let mut parts = spread(&mut memory, &scores, frame);
+            let scores = products::<E, S>(&memory, 0usize, &rows, comptime!(frame.width), frame);
+            let mut parts = spread::<S>(&mut memory, &scores, frame);
             let column = first_key + own_column(frame);
             let full = whole && first_key >= common && next_key <= common_end;
             let mut most = NOTHING.runtime();
@@ -170,8 +218,8 @@ pub fn attend<E: Float>(
                 total *= factor;
                 moved = true;
             }
-            if plane_any(moved) {
-                rescale(
+            if anyone(&mut votes, moved, frame) {
+                rescale::<S>(
                     &mut memory,
                     &mut sums,
                     factor,
@@ -190,7 +238,7 @@ pub fn attend<E: Float>(
                 parts[i] = part;
             }
             pack::<E>(&mut memory, &parts, frame);
-            accumulate::<E>(
+            accumulate::<E, S>(
                 &memory,
                 comptime!(frame.second()),
                 &sums,
@@ -221,11 +269,11 @@ pub fn attend<E: Float>(
         stride: heads * value_width * 2,
         count: time,
     };
-    write(
+    write::<S>(
         &mut memory,
         out,
         &out_rows,
-        first_own,
+        first_row,
         value_width * 2,
         &sums,
         1.0f32 / total,

@@ -1,12 +1,14 @@
 //! Gradients of keys and values with cooperative matrices, over tiles of keys.
 
+use cubecl::cmma::{self, MatrixScope};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::super::Scope;
 use super::super::span::{Four, Rows, Span, first_seen, least, place};
 use super::super::span::{queries_begin, queries_end, sees};
-use super::{Frame, Piece, ROWS, accumulate, fetch, keep, operands, own_column, own_row, pack};
-use super::{products, spread, write, zeros};
+use super::{Frame, Piece, ROWS, accumulate, fetch, first_owned, keep, operands, own_column};
+use super::{own_row, pack, products, spread, write, zeros};
 
 /// The tiles of queries that a workgroup of [`dkey_dvalue`] goes through: those of each head of
 /// the group, one head after another.
@@ -142,6 +144,67 @@ pub fn dkey_dvalue<E: Float>(
     #[comptime] frame: Frame,
     #[define(E)] _element: ElemType,
 ) {
+    if comptime!(frame.scope == Scope::Subgroup) {
+        dkey_dvalue_by::<E, cmma::Plane>(
+            dy,
+            query,
+            key,
+            value,
+            starts,
+            log_sums,
+            inner,
+            dkey,
+            dvalue,
+            span,
+            width,
+            value_width,
+            scale,
+            of_key,
+            of_value,
+            frame,
+        );
+    } else {
+        dkey_dvalue_by::<E, cmma::Cube>(
+            dy,
+            query,
+            key,
+            value,
+            starts,
+            log_sums,
+            inner,
+            dkey,
+            dvalue,
+            span,
+            width,
+            value_width,
+            scale,
+            of_key,
+            of_value,
+            frame,
+        );
+    }
+}
+
+/// The same by matrices of one scope.
+#[cube]
+fn dkey_dvalue_by<E: Float, S: MatrixScope>(
+    dy: &[Piece],
+    query: &[Piece],
+    key: &[Piece],
+    value: &[Piece],
+    starts: &[u32],
+    log_sums: &[f32],
+    inner: &[f32],
+    dkey: &mut [Vector<f32, Four>],
+    dvalue: &mut [Vector<f32, Four>],
+    span: Span,
+    width: usize,
+    value_width: usize,
+    scale: f32,
+    #[comptime] of_key: bool,
+    #[comptime] of_value: bool,
+    #[comptime] frame: Frame,
+) {
     let mut memory = Shared::<[Piece]>::new_slice(comptime!(frame.memory()));
     let mut columns = Shared::<[f32]>::new_slice(comptime!(2 * frame.columns));
     let mut firsts = Shared::<[u32]>::new_slice(comptime!(frame.columns));
@@ -166,33 +229,36 @@ pub fn dkey_dvalue<E: Float>(
         stride: value_width,
         count: length,
     };
-    let first_own = first_row + UNIT_POS_Y as usize * ROWS;
-    let row = first_own + own_row();
-    let rows = operands::<E>(
+    let first_own = first_owned(first_row, frame);
+    let row = first_row + UNIT_POS_Y as usize * ROWS + own_row();
+    let rows = operands::<E, S>(
         &mut memory,
         key,
         &key_rows,
-        first_own,
+        first_row,
         width,
         comptime!(frame.width),
         frame,
     );
-    let rows_of_value = operands::<E>(
+    let rows_of_value = operands::<E, S>(
         &mut memory,
         value,
         &value_rows,
-        first_own,
+        first_row,
         value_width,
         comptime!(if of_key { frame.value_width } else { 0 }),
         frame,
     );
-    let key_sums = zeros(comptime!(if of_key { frame.width } else { 0 }));
-    let value_sums = zeros(comptime!(if of_value { frame.value_width } else { 0 }));
+    let key_sums = zeros::<S>(comptime!(if of_key { frame.width } else { 0 }), frame);
+    let value_sums = zeros::<S>(
+        comptime!(if of_value { frame.value_width } else { 0 }),
+        frame,
+    );
 
-    // The queries that see any of the subgroup's rows; those that see all of them; those that
+    // The queries that see any of the owner's rows; those that see all of them; those that
     // see any of the workgroup's.
-    let last_own = least(first_own + comptime!(ROWS - 1), last_row);
-    let whole = first_own + comptime!(ROWS - 1) <= last_row;
+    let last_own = least(first_own + comptime!(frame.owned() - 1), last_row);
+    let whole = first_own + comptime!(frame.owned() - 1) <= last_row;
     let mut any = 0usize;
     let mut any_end = 0usize;
     let mut common = 0usize;
@@ -275,10 +341,10 @@ pub fn dkey_dvalue<E: Float>(
         );
         let column = fetch_column(starts, log_sums, inner, &span, &tile, &next, frame);
         if first_query < any_end && next_query > any {
-            let scores = products::<E>(&memory, 0usize, &rows, comptime!(frame.width), frame);
+            let scores = products::<E, S>(&memory, 0usize, &rows, comptime!(frame.width), frame);
             let full = whole && first_query >= common && next_query <= common_end;
             let own = own_column(frame);
-            let mut parts = spread(&mut memory, &scores, frame);
+            let mut parts = spread::<S>(&mut memory, &scores, frame);
             #[unroll]
             for i in 0..comptime!(frame.share() / 4) {
                 let mut log_sum = Vector::<f32, Four>::new(0.0f32);
@@ -302,7 +368,7 @@ pub fn dkey_dvalue<E: Float>(
             }
             if comptime!(of_value) {
                 pack::<E>(&mut memory, &parts, frame);
-                accumulate::<E>(
+                accumulate::<E, S>(
                     &memory,
                     comptime!(frame.second()),
                     &value_sums,
@@ -311,14 +377,14 @@ pub fn dkey_dvalue<E: Float>(
                 );
             }
             if comptime!(of_key) {
-                let slopes = products::<E>(
+                let slopes = products::<E, S>(
                     &memory,
                     comptime!(frame.second()),
                     &rows_of_value,
                     comptime!(frame.value_width),
                     frame,
                 );
-                let slopes = spread(&mut memory, &slopes, frame);
+                let slopes = spread::<S>(&mut memory, &slopes, frame);
                 #[unroll]
                 for i in 0..comptime!(frame.share() / 4) {
                     let mut product = Vector::<f32, Four>::new(0.0f32);
@@ -330,7 +396,7 @@ pub fn dkey_dvalue<E: Float>(
                     parts[i] *= slopes[i] - product;
                 }
                 pack::<E>(&mut memory, &parts, frame);
-                accumulate::<E>(&memory, 0usize, &key_sums, comptime!(frame.width), frame);
+                accumulate::<E, S>(&memory, 0usize, &key_sums, comptime!(frame.width), frame);
             }
         }
         sync_cube();
@@ -357,11 +423,11 @@ pub fn dkey_dvalue<E: Float>(
             stride: width * 2,
             count: length,
         };
-        write(
+        write::<S>(
             &mut memory,
             dkey,
             &rows,
-            first_own,
+            first_row,
             width * 2,
             &key_sums,
             scale,
@@ -375,11 +441,11 @@ pub fn dkey_dvalue<E: Float>(
             stride: value_width * 2,
             count: length,
         };
-        write(
+        write::<S>(
             &mut memory,
             dvalue,
             &rows,
-            first_own,
+            first_row,
             value_width * 2,
             &value_sums,
             1.0f32,

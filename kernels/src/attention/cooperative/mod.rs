@@ -1,12 +1,13 @@
-//! Subgroup cooperative matrices: f16 and bf16 with f32 sums.
+//! Cooperative matrices: f16 and bf16 with f32 sums.
 //!
-//! A subgroup owns 16 rows, queries or keys, and keeps their operands and sums in matrices of
-//! 16×16; a workgroup's subgroups share tiles of the other side in workgroup memory, moved in
-//! 16-byte pieces, each row padded by one piece against bank conflicts. The next tile's pieces
-//! are in registers while this one multiplies. Scores pass through a subgroup's own scratch,
-//! because nobody but the driver knows which unit holds which element of a matrix: from there
-//! each unit takes a part of one row, and there it leaves the row's weights in 16 bits, as the
-//! left operand of the second product.
+//! An owner has some rows, queries or keys, and keeps their operands and sums in matrices for the
+//! whole pass. By [`Scope`] it is a subgroup, with 16 rows in matrices of 16×16, or the whole
+//! workgroup, with all rows in matrices as wide as a tile. Tiles of the other side are in workgroup
+//! memory, moved in 16-byte pieces, each row padded by one piece against bank conflicts. The next
+//! tile's pieces are in registers while this one multiplies. Scores pass through the owner's
+//! scratch, because nobody but the driver knows which unit holds which element of a matrix: from
+//! there each unit takes a part of one row, and there it leaves the row's weights in 16 bits, as the
+//! left operand of the second product. A unit works on rows of its own subgroup in either case.
 
 mod forward;
 mod keys;
@@ -17,30 +18,33 @@ pub(super) use forward::attend;
 pub(super) use keys::dkey_dvalue;
 pub(super) use queries::dquery;
 
-use cubecl::cmma::{self, MatrixIdent, MatrixLayout};
+use cubecl::cmma::{self, MatrixIdent, MatrixLayout, MatrixScope};
 use cubecl::prelude::*;
 
+use super::Scope;
 use super::span::{Four, Rows};
-use scratch::{own_column, own_row, pack, rescale, scratch_of, spread, write};
+use scratch::{anyone, own_column, own_row, owners_scratch, pack, rescale, spread, write};
 
 /// Sixteen bytes: eight 16-bit elements, or four f32.
 pub(super) type Piece = Vector<u32, Four>;
 
-/// Rows of a subgroup.
+/// Rows that the units of a subgroup work on.
 pub(super) const ROWS: usize = 16;
 
 /// The sizes of a kernel, fixed when it is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
+    /// Whose matrices multiply.
+    pub scope: Scope,
     /// Units of a subgroup: 16, 32 or 64.
     pub subgroup: usize,
     /// Subgroups of a workgroup.
     pub subgroups: usize,
     /// Columns of a tile, a multiple of 16.
     pub columns: usize,
-    /// Width of queries and keys, rounded up to 16.
+    /// Width of queries and keys, rounded up to [`Frame::edge`].
     pub width: usize,
-    /// Width of values, rounded up to 16.
+    /// Width of values, likewise.
     pub value_width: usize,
     /// Whether sequences hold several documents.
     pub documents: bool,
@@ -55,6 +59,22 @@ impl Frame {
     /// Rows of a workgroup.
     pub const fn rows(self) -> usize {
         ROWS * self.subgroups
+    }
+
+    /// Rows of an owner, and of its matrices.
+    pub const fn owned(self) -> usize {
+        match self.scope {
+            Scope::Subgroup => ROWS,
+            Scope::Workgroup => self.rows(),
+        }
+    }
+
+    /// Columns of a matrix, and its depth along a sum.
+    pub const fn edge(self) -> usize {
+        match self.scope {
+            Scope::Subgroup => 16,
+            Scope::Workgroup => self.columns,
+        }
     }
 
     /// Pieces of both tiles: first the one of the queries' width, then the other.
@@ -145,21 +165,33 @@ fn keep(
     }
 }
 
-/// The subgroup's rows, from `first` on, as left operands. All units have to call it; afterwards
-/// memory is free once all have passed a barrier.
+/// The first row of the unit's owner, in a workgroup whose first row is `first_row`.
 #[cube]
-fn operands<E: Float>(
+fn first_owned(first_row: usize, #[comptime] frame: Frame) -> usize {
+    let mut first = first_row;
+    if comptime!(frame.scope == Scope::Subgroup) {
+        first += UNIT_POS_Y as usize * ROWS;
+    }
+    first
+}
+
+/// The owner's rows, in a workgroup whose first row is `first_row`, as left operands. All units have
+/// to call it; afterwards memory is free once all have passed a barrier.
+#[cube]
+fn operands<E: Float, S: MatrixScope>(
     memory: &mut Shared<[Piece]>,
     source: &[Piece],
     rows: &Rows,
-    first: usize,
+    first_row: usize,
     real: usize,
     #[comptime] width: usize,
     #[comptime] frame: Frame,
-) -> Sequence<cmma::Matrix<E>> {
+) -> Sequence<cmma::Matrix<E, S>> {
     let across = comptime!(width / 8);
     let total = comptime!(ROWS * width / 8);
+    let first = first_row + UNIT_POS_Y as usize * ROWS;
     let start = UNIT_POS_Y as usize * comptime!(ROWS * stride(width));
+    let owned = first_owned(0usize, frame) * comptime!(stride(width));
     sync_cube();
     #[unroll]
     for i in 0..comptime!(total.div_ceil(frame.subgroup)) {
@@ -175,13 +207,14 @@ fn operands<E: Float>(
         }
     }
     sync_cube();
-    let mut matrices = Sequence::<cmma::Matrix<E>>::new();
+    let mut matrices = Sequence::<cmma::Matrix<E, S>>::new();
     #[unroll]
-    for depth in 0..comptime!(width / 16) {
-        matrices.push(left::<E>(
+    for depth in 0..comptime!(width / frame.edge()) {
+        matrices.push(left::<E, S>(
             &*memory,
-            start + comptime!(depth * 2),
+            owned + comptime!(depth * frame.edge() / 8),
             comptime!(stride(width)),
+            frame,
         ));
     }
     matrices
@@ -189,17 +222,18 @@ fn operands<E: Float>(
 
 /// The left operand that starts at piece `at`, rows `stride` pieces apart.
 #[cube]
-fn left<E: Float>(
+fn left<E: Float, S: MatrixScope>(
     memory: &Shared<[Piece]>,
     at: usize,
     #[comptime] stride: usize,
-) -> cmma::Matrix<E> {
+    #[comptime] frame: Frame,
+) -> cmma::Matrix<E, S> {
     let mut matrix = unsafe {
-        cmma::Matrix::<E>::uninitialized(
+        cmma::Matrix::<E, S>::uninitialized(
             MatrixIdent::A,
-            16usize,
-            16usize,
-            16usize,
+            comptime!(frame.owned()),
+            comptime!(frame.edge()),
+            comptime!(frame.edge()),
             MatrixLayout::RowMajor,
         )
     };
@@ -213,15 +247,18 @@ fn left<E: Float>(
 
 /// Matrices of sums, zero, for results so many columns wide.
 #[cube]
-fn zeros(#[comptime] width: usize) -> Sequence<cmma::Matrix<f32>> {
-    let mut sums = Sequence::<cmma::Matrix<f32>>::new();
+fn zeros<S: MatrixScope>(
+    #[comptime] width: usize,
+    #[comptime] frame: Frame,
+) -> Sequence<cmma::Matrix<f32, S>> {
+    let mut sums = Sequence::<cmma::Matrix<f32, S>>::new();
     #[unroll]
-    for _ in 0..comptime!(width / 16) {
-        sums.push(cmma::Matrix::<f32>::from_value(
+    for _ in 0..comptime!(width / frame.edge()) {
+        sums.push(cmma::Matrix::<f32, S>::from_value(
             MatrixIdent::Accumulator,
-            16usize,
-            16usize,
-            16usize,
+            comptime!(frame.owned()),
+            comptime!(frame.edge()),
+            comptime!(frame.edge()),
             MatrixLayout::Undefined,
             0.0,
         ));
@@ -229,31 +266,32 @@ fn zeros(#[comptime] width: usize) -> Sequence<cmma::Matrix<f32>> {
     sums
 }
 
-/// Products of the subgroup's rows with all rows of the tile at `start`: a matrix for every 16
-/// columns.
+/// Products of the owner's rows with all rows of the tile at `start`: a matrix for every
+/// [`Frame::edge`] columns.
 #[cube]
-fn products<E: Float>(
+fn products<E: Float, S: MatrixScope>(
     memory: &Shared<[Piece]>,
     #[comptime] start: usize,
-    rows: &Sequence<cmma::Matrix<E>>,
+    rows: &Sequence<cmma::Matrix<E, S>>,
     #[comptime] width: usize,
     #[comptime] frame: Frame,
-) -> Sequence<cmma::Matrix<f32>> {
-    let sums = zeros(comptime!(frame.columns));
+) -> Sequence<cmma::Matrix<f32, S>> {
+    let edge = comptime!(frame.edge());
+    let sums = zeros::<S>(comptime!(frame.columns), frame);
     #[unroll]
-    for depth in 0..comptime!(width / 16) {
+    for depth in 0..comptime!(width / edge) {
         #[unroll]
-        for j in 0..comptime!(frame.columns / 16) {
+        for j in 0..comptime!(frame.columns / edge) {
             let mut matrix = unsafe {
-                cmma::Matrix::<E>::uninitialized(
+                cmma::Matrix::<E, S>::uninitialized(
                     MatrixIdent::B,
-                    16usize,
-                    16usize,
-                    16usize,
+                    comptime!(frame.owned()),
+                    comptime!(frame.edge()),
+                    comptime!(frame.edge()),
                     MatrixLayout::ColMajor,
                 )
             };
-            let at = comptime!(start + j * 16 * stride(width) + depth * 2);
+            let at = comptime!(start + j * edge * stride(width) + depth * edge / 8);
             cmma::load(
                 &mut matrix,
                 &memory[at..memory.len()],
@@ -268,29 +306,35 @@ fn products<E: Float>(
 
 /// Adds the product of the scratch's weights with the tile at `start` to `sums`.
 #[cube]
-fn accumulate<E: Float>(
+fn accumulate<E: Float, S: MatrixScope>(
     memory: &Shared<[Piece]>,
     #[comptime] start: usize,
-    sums: &Sequence<cmma::Matrix<f32>>,
+    sums: &Sequence<cmma::Matrix<f32, S>>,
     #[comptime] width: usize,
     #[comptime] frame: Frame,
 ) {
-    let from = scratch_of(frame);
+    let edge = comptime!(frame.edge());
+    let from = owners_scratch(frame);
     #[unroll]
-    for step in 0..comptime!(frame.columns / 16) {
-        let weights = left::<E>(memory, from + comptime!(step * 2), comptime!(frame.line()));
+    for step in 0..comptime!(frame.columns / edge) {
+        let weights = left::<E, S>(
+            memory,
+            from + comptime!(step * edge / 8),
+            comptime!(frame.line()),
+            frame,
+        );
         #[unroll]
-        for j in 0..comptime!(width / 16) {
+        for j in 0..comptime!(width / edge) {
             let mut matrix = unsafe {
-                cmma::Matrix::<E>::uninitialized(
+                cmma::Matrix::<E, S>::uninitialized(
                     MatrixIdent::B,
-                    16usize,
-                    16usize,
-                    16usize,
+                    comptime!(frame.owned()),
+                    comptime!(frame.edge()),
+                    comptime!(frame.edge()),
                     MatrixLayout::RowMajor,
                 )
             };
-            let at = comptime!(start + step * 16 * stride(width) + j * 2);
+            let at = comptime!(start + step * edge * stride(width) + j * edge / 8);
             cmma::load(
                 &mut matrix,
                 &memory[at..memory.len()],

@@ -1,11 +1,13 @@
 //! Gradient of the queries with cooperative matrices, over tiles of queries.
 
+use cubecl::cmma::{self, MatrixScope};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::super::Scope;
 use super::super::span::{Four, Rows, Span, first_seen, least, place, position, sees};
-use super::{Frame, Piece, ROWS, accumulate, fetch, keep, operands, own_column, own_row, pack};
-use super::{products, spread, write, zeros};
+use super::{Frame, Piece, ROWS, accumulate, fetch, first_owned, keep, operands, own_column};
+use super::{own_row, pack, products, spread, write, zeros};
 
 /// As the plain kernel of this name; widths count pieces of 16 bytes.
 #[cube(launch, launch_unchecked)]
@@ -24,6 +26,58 @@ pub fn dquery<E: Float>(
     scale: f32,
     #[comptime] frame: Frame,
     #[define(E)] _element: ElemType,
+) {
+    if comptime!(frame.scope == Scope::Subgroup) {
+        dquery_by::<E, cmma::Plane>(
+            dy,
+            query,
+            key,
+            value,
+            starts,
+            log_sums,
+            inner,
+            out,
+            span,
+            width,
+            value_width,
+            scale,
+            frame,
+        );
+    } else {
+        dquery_by::<E, cmma::Cube>(
+            dy,
+            query,
+            key,
+            value,
+            starts,
+            log_sums,
+            inner,
+            out,
+            span,
+            width,
+            value_width,
+            scale,
+            frame,
+        );
+    }
+}
+
+/// The same by matrices of one scope.
+#[cube]
+fn dquery_by<E: Float, S: MatrixScope>(
+    dy: &[Piece],
+    query: &[Piece],
+    key: &[Piece],
+    value: &[Piece],
+    starts: &[u32],
+    log_sums: &[f32],
+    inner: &[f32],
+    out: &mut [Vector<f32, Four>],
+    span: Span,
+    width: usize,
+    value_width: usize,
+    scale: f32,
+    #[comptime] frame: Frame,
 ) {
     let mut memory = Shared::<[Piece]>::new_slice(comptime!(frame.memory()));
     let documents = comptime!(frame.documents);
@@ -59,36 +113,36 @@ pub fn dquery<E: Float>(
         stride: value_width,
         count: length,
     };
-    let first_own = first_row + UNIT_POS_Y as usize * ROWS;
-    let row = first_own + own_row();
+    let first_own = first_owned(first_row, frame);
+    let row = first_row + UNIT_POS_Y as usize * ROWS + own_row();
     let present = least(row, last_row);
     let first = first_seen(starts, &span, at.batch, present, documents);
     let log_sum = log_sums[pair * time + present];
     let product = inner[pair * time + present];
-    let rows = operands::<E>(
+    let rows = operands::<E, S>(
         &mut memory,
         query,
         &queries,
-        first_own,
+        first_row,
         width,
         comptime!(frame.width),
         frame,
     );
-    let dy_rows = operands::<E>(
+    let dy_rows = operands::<E, S>(
         &mut memory,
         dy,
         &dys,
-        first_own,
+        first_row,
         value_width,
         comptime!(frame.value_width),
         frame,
     );
-    let sums = zeros(comptime!(frame.width));
+    let sums = zeros::<S>(comptime!(frame.width), frame);
 
-    let last_own = least(first_own + comptime!(ROWS - 1), last_row);
+    let last_own = least(first_own + comptime!(frame.owned() - 1), last_row);
     let common = first_seen(starts, &span, at.batch, last_own, documents);
     let common_end = position(&span, first_own) + 1;
-    let whole = first_own + comptime!(ROWS - 1) <= last_row;
+    let whole = first_own + comptime!(frame.owned() - 1) <= last_row;
     let mut any = 0usize;
     let mut any_end = 0usize;
     if first_own <= last_row {
@@ -143,8 +197,8 @@ pub fn dquery<E: Float>(
             frame,
         );
         if first_key < any_end && next_key > any {
-            let scores = products::<E>(&memory, 0usize, &rows, comptime!(frame.width), frame);
-            let slopes = products::<E>(
+            let scores = products::<E, S>(&memory, 0usize, &rows, comptime!(frame.width), frame);
+            let slopes = products::<E, S>(
                 &memory,
                 comptime!(frame.second()),
                 &dy_rows,
@@ -153,7 +207,7 @@ pub fn dquery<E: Float>(
             );
             let column = first_key + own_column(frame);
             let full = whole && first_key >= common && next_key <= common_end;
-            let mut parts = spread(&mut memory, &scores, frame);
+            let mut parts = spread::<S>(&mut memory, &scores, frame);
             #[unroll]
             for i in 0..comptime!(frame.share() / 4) {
                 let exponent = parts[i] * Vector::new(scale) - Vector::new(log_sum);
@@ -168,13 +222,13 @@ pub fn dquery<E: Float>(
                 }
                 parts[i] = weight;
             }
-            let slopes = spread(&mut memory, &slopes, frame);
+            let slopes = spread::<S>(&mut memory, &slopes, frame);
             #[unroll]
             for i in 0..comptime!(frame.share() / 4) {
                 parts[i] *= slopes[i] - Vector::new(product);
             }
             pack::<E>(&mut memory, &parts, frame);
-            accumulate::<E>(&memory, 0usize, &sums, comptime!(frame.width), frame);
+            accumulate::<E, S>(&memory, 0usize, &sums, comptime!(frame.width), frame);
         }
         sync_cube();
         keep(
@@ -198,11 +252,11 @@ pub fn dquery<E: Float>(
         stride: width * 2,
         count: time,
     };
-    write(
+    write::<S>(
         &mut memory,
         out,
         &rows,
-        first_own,
+        first_row,
         width * 2,
         &sums,
         scale,

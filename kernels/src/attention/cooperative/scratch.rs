@@ -1,10 +1,52 @@
-//! A subgroup's scratch in workgroup memory: matrices become rows there, and rows matrices.
+//! The scratch in workgroup memory: matrices become rows there, and rows matrices. Every subgroup has
+//! its rows, one behind the other, so that those of the whole workgroup are one matrix as well.
 
-use cubecl::cmma::{self, MatrixLayout};
+use cubecl::cmma::{self, MatrixLayout, MatrixScope};
 use cubecl::prelude::*;
 
+use super::super::Scope;
 use super::super::span::{Four, Rows};
 use super::{Frame, Piece, ROWS};
+
+/// First piece of the scratch of the unit's owner.
+#[cube]
+pub(super) fn owners_scratch(#[comptime] frame: Frame) -> usize {
+    let mut start = comptime!(frame.tiles()).runtime();
+    if comptime!(frame.scope == Scope::Subgroup) {
+        start = scratch_of(frame);
+    }
+    start
+}
+
+/// Waits for all units of an owner, and for what they wrote.
+#[cube]
+fn sync_owner(#[comptime] frame: Frame) {
+    if comptime!(frame.scope == Scope::Subgroup) {
+        sync_plane();
+    } else {
+        sync_cube();
+    }
+}
+
+/// Whether any unit of the owner says so. `votes`: a place a subgroup.
+#[cube]
+pub(super) fn anyone(votes: &mut Shared<[u32]>, says_so: bool, #[comptime] frame: Frame) -> bool {
+    let mut any = plane_any(says_so);
+    if comptime!(frame.scope == Scope::Workgroup) {
+        sync_cube();
+        if UNIT_POS_X == 0 {
+            votes[UNIT_POS_Y as usize] = u32::cast_from(any);
+        }
+        sync_cube();
+        let mut count = 0u32;
+        #[unroll]
+        for subgroup in 0..comptime!(frame.subgroups) {
+            count += votes[subgroup];
+        }
+        any = count > 0;
+    }
+    any
+}
 
 /// First piece of the subgroup's scratch.
 #[cube]
@@ -26,17 +68,18 @@ pub(super) fn own_column(#[comptime] frame: Frame) -> usize {
 
 /// Hands the unit its part of its row out of a tile's sums, four columns a vector.
 #[cube]
-pub(super) fn spread(
+pub(super) fn spread<S: MatrixScope>(
     memory: &mut Shared<[Piece]>,
-    sums: &Sequence<cmma::Matrix<f32>>,
+    sums: &Sequence<cmma::Matrix<f32, S>>,
     #[comptime] frame: Frame,
 ) -> Array<Vector<f32, Four>> {
     let start = scratch_of(frame);
+    let owned = owners_scratch(frame);
     // The subgroup's earlier reads of its scratch come first.
-    sync_plane();
+    sync_owner(frame);
     #[unroll]
-    for j in 0..comptime!(frame.columns / 16) {
-        let at = start + comptime!(j * 4);
+    for j in 0..comptime!(frame.columns / frame.edge()) {
+        let at = owned + comptime!(j * frame.edge() / 4);
         let end = memory.len();
         cmma::store(
             &mut memory[at..end],
@@ -45,7 +88,7 @@ pub(super) fn spread(
             MatrixLayout::RowMajor,
         );
     }
-    sync_plane();
+    sync_owner(frame);
     let count = comptime!(frame.share() / 4);
     let mut values = Array::<Vector<f32, Four>>::new(count);
     let from = start + own_row() * comptime!(frame.line()) + own_column(frame) / 4;
@@ -64,7 +107,7 @@ pub(super) fn pack<E: Float>(
     #[comptime] frame: Frame,
 ) {
     let to = scratch_of(frame) + own_row() * comptime!(frame.line()) + own_column(frame) / 8;
-    sync_plane();
+    sync_owner(frame);
     #[unroll]
     for i in 0..comptime!(frame.share() / 8) {
         let low = halves::<E>(values[comptime!(2 * i)]);
@@ -76,7 +119,7 @@ pub(super) fn pack<E: Float>(
         piece.insert(3usize, high.extract(1usize));
         memory[to + i] = piece;
     }
-    sync_plane();
+    sync_owner(frame);
 }
 
 /// Four numbers in 16 bits each.
@@ -87,23 +130,24 @@ fn halves<E: Float>(values: Vector<f32, Four>) -> Vector<u32, Const<2>> {
 
 /// Multiplies each row of `sums` by its unit's `factor`, which all units of a row agree on.
 #[cube]
-pub(super) fn rescale(
+pub(super) fn rescale<S: MatrixScope>(
     memory: &mut Shared<[Piece]>,
-    sums: &mut Sequence<cmma::Matrix<f32>>,
+    sums: &mut Sequence<cmma::Matrix<f32, S>>,
     factor: f32,
     #[comptime] width: usize,
     #[comptime] frame: Frame,
 ) {
     let start = scratch_of(frame);
-    let at_once = comptime!(frame.columns / 16);
+    let owned = owners_scratch(frame);
+    let at_once = comptime!(frame.columns / frame.edge());
     let own = start + own_row() * comptime!(frame.line()) + own_column(frame) / 4;
     #[unroll]
-    for turn in 0..comptime!((width / 16).div_ceil(at_once)) {
-        sync_plane();
+    for turn in 0..comptime!((width / frame.edge()).div_ceil(at_once)) {
+        sync_owner(frame);
         #[unroll]
         for j in 0..at_once {
-            if comptime!(turn * at_once + j < width / 16) {
-                let at = start + comptime!(j * 4);
+            if comptime!(turn * at_once + j < width / frame.edge()) {
+                let at = owned + comptime!(j * frame.edge() / 4);
                 let end = memory.len();
                 cmma::store(
                     &mut memory[at..end],
@@ -113,17 +157,17 @@ pub(super) fn rescale(
                 );
             }
         }
-        sync_plane();
+        sync_owner(frame);
         #[unroll]
         for i in 0..comptime!(frame.share() / 4) {
             let value = Vector::<f32, Four>::reinterpret(memory[own + i]) * Vector::new(factor);
             memory[own + i] = Piece::reinterpret(value);
         }
-        sync_plane();
+        sync_owner(frame);
         #[unroll]
         for j in 0..at_once {
-            if comptime!(turn * at_once + j < width / 16) {
-                let at = start + comptime!(j * 4);
+            if comptime!(turn * at_once + j < width / frame.edge()) {
+                let at = owned + comptime!(j * frame.edge() / 4);
                 cmma::load_with_layout(
                     sums.index_mut(comptime!(turn * at_once + j)),
                     &memory[at..memory.len()],
@@ -133,39 +177,41 @@ pub(super) fn rescale(
             }
         }
     }
-    sync_plane();
+    sync_owner(frame);
 }
 
-/// Writes the subgroup's rows, from `first` on, `real` vectors long, each multiplied by its
-/// unit's `factor`.
+/// Writes the rows of a workgroup whose first one is `first_row`, `real` vectors long, each
+/// multiplied by its unit's `factor`.
 #[cube]
-pub(super) fn write(
+pub(super) fn write<S: MatrixScope>(
     memory: &mut Shared<[Piece]>,
     out: &mut [Vector<f32, Four>],
     rows: &Rows,
-    first: usize,
+    first_row: usize,
     real: usize,
-    sums: &Sequence<cmma::Matrix<f32>>,
+    sums: &Sequence<cmma::Matrix<f32, S>>,
     factor: f32,
     #[comptime] width: usize,
     #[comptime] frame: Frame,
 ) {
     let start = scratch_of(frame);
-    let at_once = comptime!(frame.columns / 16);
+    let owned = owners_scratch(frame);
+    let at_once = comptime!(frame.columns / frame.edge());
     let across = comptime!(frame.columns / 4);
-    sync_plane();
+    let first = first_row + UNIT_POS_Y as usize * ROWS;
+    sync_owner(frame);
     // The factors lie behind the rows.
     if UNIT_POS_X < comptime!(ROWS as u32) {
         memory[start + own_row() * comptime!(frame.line()) + across] =
             Piece::new(u32::reinterpret(factor));
     }
     #[unroll]
-    for turn in 0..comptime!((width / 16).div_ceil(at_once)) {
-        sync_plane();
+    for turn in 0..comptime!((width / frame.edge()).div_ceil(at_once)) {
+        sync_owner(frame);
         #[unroll]
         for j in 0..at_once {
-            if comptime!(turn * at_once + j < width / 16) {
-                let at = start + comptime!(j * 4);
+            if comptime!(turn * at_once + j < width / frame.edge()) {
+                let at = owned + comptime!(j * frame.edge() / 4);
                 let end = memory.len();
                 cmma::store(
                     &mut memory[at..end],
@@ -175,7 +221,7 @@ pub(super) fn write(
                 );
             }
         }
-        sync_plane();
+        sync_owner(frame);
         #[unroll]
         for i in 0..comptime!(ROWS * frame.columns / 4 / frame.subgroup) {
             let index = UNIT_POS_X as usize + comptime!(i * frame.subgroup);

@@ -1,6 +1,6 @@
 //! `bellows bench attention`: flash attention alone.
 
-use bellows_engine::kernels::attention::{Settings, Tier, Tile, Tiles};
+use bellows_engine::kernels::attention::{Scope, Settings, Tier, Tile, Tiles};
 use bellows_engine::kernels::profile::Stage;
 use bellows_engine::kernels::{Compute, Kernels};
 use burn::tensor::Device;
@@ -164,7 +164,13 @@ fn ways(
 }
 
 fn described(tiles: Tiles) -> String {
-    let tile = |Tile { subgroups, columns }: Tile| format!("{}x{columns}", 16 * subgroups);
+    let tile = |tile: Tile| {
+        let scope = match tile.scope {
+            Scope::Subgroup => "",
+            Scope::Workgroup => "workgroup ",
+        };
+        format!("{scope}{}x{}", 16 * tile.subgroups, tile.columns)
+    };
     let mut sizes = vec![tile(tiles.forward), tile(tiles.query), tile(tiles.keys)];
     sizes.dedup();
     let joint = if tiles.joint { "" } else { " apart" };
