@@ -12,8 +12,8 @@
 //! that the training thread does is in it, the record and the control socket as well. Compared are
 //! medians, and how far the rounds scatter. On Linux the kernel also tells how long the training
 //! thread had a processor core or waited for one. Arguments, in any order: a device (`auto`, `cpu`,
-//! `gpu:1`), a configuration (`….toml`), settings (`section.key=value`). It takes about a minute and
-//! a half.
+//! `gpu:1`), a configuration (`….toml`), settings (`section.key=value`), `rounds=…`: the more, the
+//! less the rounds' mean may be off. The 20 of the default take a minute and a half.
 
 use std::process::ExitCode;
 
@@ -49,9 +49,9 @@ mod unix {
     /// Dashboards attached at once.
     const DASHBOARDS: usize = 4;
     /// Pairs of phases, one alone and one watched.
-    const ROUNDS: usize = 8;
-    /// Length of a phase.
-    const PHASE: Duration = Duration::from_secs(3);
+    const ROUNDS: usize = 20;
+    /// Length of a phase: short, because a machine's pace drifts over seconds.
+    const PHASE: Duration = Duration::from_millis(1500);
     /// Steps of a phase at least.
     const STEPS: usize = 5;
     /// Steps before the first phase: kernels are compiled, caches fill.
@@ -104,7 +104,15 @@ balance = "micro-batch"
 
     pub fn run() -> Result<(), Failure> {
         let (mut device, mut config, mut settings) = ("auto".to_owned(), None, Vec::new());
+        let mut rounds = ROUNDS;
         for argument in std::env::args().skip(1) {
+            if let Some(number) = argument.strip_prefix("rounds=") {
+                rounds = match number.parse() {
+                    Ok(number @ 2..) => number,
+                    _ => return Err(format!("rounds={number}: a whole number from 2 on").into()),
+                };
+                continue;
+            }
             match &argument[..] {
                 argument if argument.ends_with(".toml") => config = Some(PathBuf::from(argument)),
                 argument if argument.contains('=') => settings.push(argument.to_owned()),
@@ -117,7 +125,7 @@ balance = "micro-batch"
         std::fs::create_dir_all(&folder)?;
         let measured = config
             .map_or_else(|| corpus(&folder), Ok)
-            .and_then(|config| measure(&folder, &config, &settings));
+            .and_then(|config| measure(&folder, &config, &settings, rounds));
         std::fs::remove_dir_all(&folder)?;
         measured
     }
@@ -153,7 +161,12 @@ balance = "micro-batch"
         Ok(config)
     }
 
-    fn measure(folder: &Path, config: &Path, settings: &[String]) -> Result<(), Failure> {
+    fn measure(
+        folder: &Path,
+        config: &Path,
+        settings: &[String],
+        rounds: usize,
+    ) -> Result<(), Failure> {
         let log = File::create(folder.join("log"))?;
         let mut train = Command::new(beside("bellows")?);
         train
@@ -180,7 +193,7 @@ balance = "micro-batch"
                 .spawn()?,
         );
         let run = folder.join("watched");
-        let measured = watch(&run, &mut training);
+        let measured = watch(&run, &mut training, rounds);
         let device = RunReader::open(&run).map(|run| run.manifest().info.device.name.clone());
         // Ended before its folder is removed.
         drop(training);
@@ -265,12 +278,12 @@ balance = "micro-batch"
         }
     }
 
-    fn watch(run: &Path, training: &mut Stopped) -> Result<Measured, Failure> {
+    fn watch(run: &Path, training: &mut Stopped, rounds: usize) -> Result<Measured, Failure> {
         while last_step(run, training)? < WARM_UP {
             std::thread::sleep(Duration::from_millis(200));
         }
         let mut measured = Measured::default();
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             // Alone first, then watched first: a drift of the machine's pace cancels out.
             let early = (round % 2 == 1)
                 .then(|| measured.attached(run, training))

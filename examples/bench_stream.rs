@@ -93,6 +93,9 @@ struct Options {
     weights: WeightsAs,
     #[arg(long, value_enum, default_value = "f32")]
     keep: KeepAs,
+    /// Keep the results of attention in the same way, instead of computing them again.
+    #[arg(long)]
+    keep_attention: bool,
     /// auto, f32, f16 or bf16.
     #[arg(long, default_value = "auto")]
     precision: Precision,
@@ -207,7 +210,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         KeepAs::Compute => Keep::Compute,
         KeepAs::Host => Keep::Host,
     };
-    let streamed = |chunk| Backpropagation::Streamed(stream::Settings { chunk, keep });
+    let streamed = |chunk| {
+        Backpropagation::Streamed(stream::Settings {
+            chunk,
+            keep,
+            keep_attention: options.keep_attention,
+        })
+    };
     for &time in &options.tokens {
         let ways = options.memory.iter().flat_map(|&way| match way {
             Way::Plain => vec![(way, Backpropagation::Plain)],

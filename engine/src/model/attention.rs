@@ -1,12 +1,12 @@
 //! Attention layers: which projections make queries, keys and values.
 
-use bellows_kernels::attention::{KeySums, Settings, Visible, attention, attention_into};
+use bellows_kernels::attention::{KeySums, Settings, Visible, attention_again};
 use bellows_kernels::memory::note;
 use bellows_kernels::rope::rotate;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{Init, Input, Linear, MultiHeadLatentAttention, Numerics, RmsNorm};
+use super::{Attended, Init, Input, Linear, MultiHeadLatentAttention, Numerics, RmsNorm};
 use crate::config::{AttentionKind, ModelConfig, QkNorm};
 
 /// Attention of one layer.
@@ -49,8 +49,8 @@ impl Attention {
     }
 
     /// `x`: `[batch · time, hidden]`, normalised, whose queries read `keys`; these end with its own.
-    /// With `sums` their gradients are added there instead of going the way of autodiff. Returns the
-    /// same shape.
+    /// With `sums` their gradients are added there instead of going the way of autodiff. The result
+    /// comes from where `attended` says. Returns the same shape.
     pub fn forward(
         &self,
         x: Tensor<2>,
@@ -58,6 +58,7 @@ impl Attention {
         sums: Option<&KeySums>,
         input: &Input,
         visible: &Visible,
+        attended: &mut Attended,
     ) -> Tensor<2> {
         let (query, scale, output, numerics) = match self {
             Attention::Gqa(layer) => (
@@ -79,10 +80,9 @@ impl Attention {
             tier: None,
         };
         let Keys { key, value } = keys;
-        let y = match sums {
-            Some(sums) => attention_into(query, key, value, visible, scale, settings, sums),
-            None => attention(query, key, value, visible, scale, settings),
-        };
+        let before = attended.take();
+        let (y, known) = attention_again(query, key, value, visible, scale, settings, sums, before);
+        attended.put(known);
         let [batch, heads, time, width] = y.dims();
         let heads = y.swap_dims(1, 2).reshape([batch * time, heads * width]);
         note(&heads);

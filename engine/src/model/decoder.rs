@@ -8,8 +8,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::{
-    Attention, Cache, Choices, DenseFeedForward, Embedding, FeedForward, Init, Input, Keys, Linear,
-    MixtureOfExperts, Numerics, RmsNorm, Stream,
+    Attended, Attention, Cache, Choices, DenseFeedForward, Embedding, FeedForward, Init, Input,
+    Keys, Linear, MixtureOfExperts, Numerics, RmsNorm, Stream,
 };
 use crate::config::ModelConfig;
 
@@ -50,7 +50,7 @@ impl DecoderLayer {
     }
 
     /// Reads `stream` and returns it with the layer's output still to be added, and each
-    /// iteration's routing, which is as `choices` says. `past` holds the layer's keys and values
+    /// iteration's routing, which is as `choices` says; attention's result is as `attended` says. `past` holds the layer's keys and values
     /// of earlier tokens and is extended.
     pub fn forward(
         &self,
@@ -58,6 +58,7 @@ impl DecoderLayer {
         input: &Input,
         past: Option<&mut Option<(Tensor<4>, Tensor<4>)>>,
         choices: &mut Choices<'_>,
+        attended: &mut Attended,
     ) -> (Stream, Vec<Routing>) {
         let _part = enter_part("attention");
         let (residual, normed) = self.input_layernorm.forward_stream(stream);
@@ -69,7 +70,8 @@ impl DecoderLayer {
             }
             *past = Some((key.clone(), value.clone()));
         }
-        self.attend(residual, normed, Keys { key, value }, None, input, choices)
+        let keys = Keys { key, value };
+        self.attend(residual, normed, keys, None, input, choices, attended)
     }
 
     /// Keys and values of the layer's input `x` `[batch · time, hidden]`.
@@ -87,10 +89,11 @@ impl DecoderLayer {
         sums: &KeySums,
         input: &Input,
         choices: &mut Choices<'_>,
+        attended: &mut Attended,
     ) -> (Stream, Vec<Routing>) {
         let _part = enter_part("attention");
         let normed = self.input_layernorm.forward(x.clone());
-        self.attend(x, normed, keys, Some(sums), input, choices)
+        self.attend(x, normed, keys, Some(sums), input, choices, attended)
     }
 
     fn attend(
@@ -101,16 +104,19 @@ impl DecoderLayer {
         sums: Option<&KeySums>,
         input: &Input,
         choices: &mut Choices<'_>,
+        attended: &mut Attended,
     ) -> (Stream, Vec<Routing>) {
         let visible = match (&input.sliding, self.slides) {
             (Some(visible), true) => visible,
             _ => &input.full,
         };
-        let attended = self.self_attn.forward(normed, keys, sums, input, visible);
+        let update = self
+            .self_attn
+            .forward(normed, keys, sums, input, visible, attended);
         let _part = enter_part("feed-forward");
         let (residual, normed) = self.post_attention_layernorm.forward_stream(Stream {
             residual,
-            update: Some(attended),
+            update: Some(update),
         });
         let (y, routings) = match &self.mlp {
             FeedForward::Dense(mlp) => (mlp.forward(normed), Vec::new()),
@@ -225,7 +231,13 @@ impl Decoder {
         for (index, layer) in self.layers.iter().enumerate() {
             let _layer = enter_layer(index);
             let past = cache.as_mut().map(|cache| &mut cache.layers[index]);
-            let (next, layer_routings) = layer.forward(stream, input, past, &mut Choices::Fresh);
+            let (next, layer_routings) = layer.forward(
+                stream,
+                input,
+                past,
+                &mut Choices::Fresh,
+                &mut Attended::Fresh,
+            );
             stream = next;
             routings.extend(
                 layer_routings

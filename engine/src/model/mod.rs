@@ -3,6 +3,7 @@
 //! The residual stream is two-dimensional, `[batch · time, hidden]`; only attention looks at
 //! sequences.
 
+mod attended;
 mod attention;
 mod choices;
 mod decoder;
@@ -14,6 +15,7 @@ mod mla;
 mod numerics;
 pub mod rotary;
 
+pub use attended::Attended;
 pub use attention::{Attention, GroupedQueryAttention, Keys};
 pub use choices::{Choices, Filled};
 pub use decoder::{Decoder, DecoderLayer, Forward, RoutingAt};

@@ -3,7 +3,7 @@
 use super::{Load, Prediction, Target, predict};
 use crate::config::ModelConfig;
 use crate::step::Backpropagation;
-use crate::stream::{Keep, Memory, Settings};
+use crate::stream::{Keep, KeepAttention, Memory, Settings};
 
 /// Smaller chunks than this save little and cost much.
 const LEAST_CHUNK: usize = 128;
@@ -88,6 +88,8 @@ pub struct Question<'a> {
     pub chunk: Chunks,
     /// How the layers' inputs are kept.
     pub keep: Keep,
+    /// Whether the results of attention are kept too.
+    pub attention: KeepAttention,
     /// Bytes that may be used; `None`: unknown.
     pub limit: Option<u64>,
     /// Bytes of them that are in use for other things.
@@ -106,6 +108,14 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// Whether the results of attention are kept beside the layers' inputs.
+    pub fn keeps_attention(&self) -> bool {
+        match self.prediction.way {
+            Backpropagation::Streamed(settings) => settings.keep_attention,
+            Backpropagation::Plain => false,
+        }
+    }
+
     /// Tokens of a chunk, where there are any.
     pub fn chunk(&self) -> Option<usize> {
         match self.prediction.way {
@@ -160,11 +170,22 @@ impl Question<'_> {
         Backpropagation::Streamed(Settings {
             chunk,
             keep: self.keep,
+            keep_attention: self.attention == KeepAttention::Keep,
         })
     }
 
-    /// What `mode` needs for `load`; streaming in the largest chunk that fits, if it may choose.
+    /// What `mode` needs for `load`. If it may choose, results of attention are kept where that is
+    /// known to fit, and streaming is in the largest chunk that fits.
     fn candidate(&self, mode: Mode, load: &Load) -> Candidate {
+        if mode != Mode::Plain && self.attention == KeepAttention::Auto {
+            let with = |attention| Question { attention, ..*self }.candidate(mode, load);
+            let (keeping, again) = (with(KeepAttention::Keep), with(KeepAttention::Recompute));
+            // Not at the price of smaller chunks.
+            return match keeping.fits == Some(true) && keeping.chunk() >= again.chunk() {
+                true => keeping,
+                false => again,
+            };
+        }
         let of = |way| {
             let prediction = self.predicted(load, way);
             let fits = self.fits(&prediction);
@@ -259,6 +280,7 @@ impl Question<'_> {
         if self.keep != Keep::Host {
             let elsewhere = Question {
                 keep: Keep::Host,
+                attention: KeepAttention::Recompute,
                 chunk: Chunks::Auto,
                 ..*self
             };

@@ -41,6 +41,8 @@ pub struct Sim<'a> {
     pub target: Target,
     /// Whether autodiff records: what backward wants is kept.
     pub graph: bool,
+    /// Whether the pass under way was handed the results of attention.
+    pub attention_known: bool,
     /// Gradients that the backward pass under way has made.
     raw: Vec<Span>,
     /// Sums of gradients that are to be handed to the optimizer.
@@ -57,6 +59,7 @@ impl<'a> Sim<'a> {
             model,
             target,
             graph: false,
+            attention_known: false,
             raw: Vec::new(),
             sums: Vec::new(),
             experts: (0..model.num_hidden_layers).map(|_| None).collect(),

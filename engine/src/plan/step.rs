@@ -132,13 +132,14 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
     let (tokens, hidden) = (load.batch * load.time, model.hidden_size);
     let groups = chunks(load, settings);
     sim.graph = false;
+    sim.attention_known = false;
     sim.tape.enter(Phase::Forward, None);
     let inputs = groups.iter().flatten();
     let inputs: u64 = inputs
         .map(|chunk| attention::input(sim, chunk, load.documents))
         .sum();
     let inputs = sim.tape.take(Kind::Workspace, inputs);
-    let kept = forward(sim, &groups, settings.keep);
+    let kept = forward(sim, &groups, settings);
 
     sim.tape.enter(Phase::Backward, None);
     let chunk = groups.iter().flatten().next().map_or(0, Chunk::tokens);
@@ -152,8 +153,8 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
         sim.sum_experts_of(Some(index));
         let mut layer = Layer {
             index,
-            keep: settings.keep,
-            input: inputs_of.pop().expect("an input a layer"),
+            settings: *settings,
+            kept: inputs_of.pop().expect("an input a layer"),
             dy,
             dx: sim.tape.take(Kind::Workspace, 0),
             first,
@@ -170,12 +171,9 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
             }
         }
         let Layer {
-            input,
-            dy: rest,
-            dx,
-            ..
+            kept, dy: rest, dx, ..
         } = layer;
-        sim.tape.give_all([input, rest]);
+        sim.tape.give_all([kept, rest]);
         dy = dx;
         sim.tape.give_all(plans.pop());
     }
@@ -193,7 +191,7 @@ fn streamed(sim: &mut Sim<'_>, load: &Load, settings: &Settings, first: bool) {
 
 /// What the streamed forward pass leaves.
 struct Forward {
-    /// By layer.
+    /// What is kept of each layer's input and attention.
     inputs: Vec<Span>,
     /// By layer.
     plans: Vec<Span>,
@@ -211,7 +209,26 @@ fn kept_input(sim: &Sim<'_>, index: usize, tokens: usize, keep: Keep) -> u64 {
     }
 }
 
-fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
+/// Bytes of the kept result of a layer's attention, of `tokens` tokens, with its log-sum-exps.
+fn kept_attention(sim: &Sim<'_>, tokens: usize, settings: &Settings) -> u64 {
+    if !settings.keep_attention {
+        return 0;
+    }
+    let heads = sim.model.num_attention_heads;
+    let width = match sim.target.cube {
+        true => sim.model.value_head_dim().next_multiple_of(8),
+        false => sim.model.value_head_dim(),
+    };
+    let result = (tokens * heads * width) as u64;
+    let log_sums = rows(tokens, heads);
+    match settings.keep {
+        Keep::F32 => F32 * result + log_sums,
+        Keep::Compute => sim.target.element() * result + log_sums,
+        Keep::Host => log_sums,
+    }
+}
+
+fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], settings: &Settings) -> Forward {
     let model = sim.model;
     let hidden = model.hidden_size;
     let tokens: usize = groups.iter().flatten().map(Chunk::tokens).sum();
@@ -220,6 +237,7 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
     for index in 0..model.num_hidden_layers {
         sim.tape.enter(Phase::Forward, Some(index));
         let mut outputs = Vec::new();
+        let mut attention = sim.tape.take(Kind::Activations, 0);
         let mut plan = 0;
         for (number, group) in groups.iter().enumerate() {
             let mut past = Vec::new();
@@ -230,6 +248,8 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
                 if !tells(number, groups.len()) || !tells(at, group.len()) {
                     let y = rows(chunk.tokens(), hidden);
                     outputs.push(sim.tape.take(Kind::Workspace, y));
+                    let result = kept_attention(sim, chunk.tokens(), settings);
+                    attention.join(sim.tape.take(Kind::Activations, result));
                     continue;
                 }
                 let keys = match group.len() {
@@ -238,6 +258,8 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
                 };
                 let (flow, layer) = layer::forward(sim, index, chunk, Flow::default(), keys);
                 layer.give_back(sim);
+                let result = kept_attention(sim, chunk.tokens(), settings);
+                attention.join(sim.tape.take(Kind::Activations, result));
                 let y = sim.tape.take(Kind::Workspace, rows(chunk.tokens(), hidden));
                 sim.tape.give_all(flow.residual);
                 sim.tape.give_all(flow.update);
@@ -251,8 +273,9 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
         let input = std::mem::replace(&mut last, next);
         // The layer's input is what the layer before gave.
         sim.tape.give(input);
-        let kept = kept_input(sim, index, tokens, keep);
-        inputs.push(sim.tape.take(Kind::Activations, kept));
+        let kept = kept_input(sim, index, tokens, settings.keep);
+        attention.join(sim.tape.take(Kind::Activations, kept));
+        inputs.push(attention);
     }
     Forward {
         inputs,
@@ -264,9 +287,9 @@ fn forward(sim: &mut Sim<'_>, groups: &[Vec<Chunk>], keep: Keep) -> Forward {
 /// A layer on its way back.
 struct Layer {
     index: usize,
-    keep: Keep,
-    /// Inputs of the chunks not gone through yet.
-    input: Span,
+    settings: Settings,
+    /// What is kept of the chunks not gone through yet.
+    kept: Span,
     /// Gradients of their outputs.
     dy: Span,
     /// Gradients of the inputs of those gone through.
@@ -276,19 +299,23 @@ struct Layer {
 }
 
 impl Layer {
-    /// Takes what is kept of a chunk's input, and the gradient of its output.
-    fn take(&mut self, sim: &Sim<'_>, chunk: &Chunk) -> (Span, Span) {
+    /// Takes the kept input of a chunk, and the gradient of its output. What is kept of its
+    /// attention is let go: the pass that is repeated takes it for its own.
+    fn take(&mut self, sim: &mut Sim<'_>, chunk: &Chunk) -> (Span, Span) {
         let tokens = chunk.tokens();
-        let kept = kept_input(sim, self.index, tokens, self.keep);
+        let input = kept_input(sim, self.index, tokens, self.settings.keep);
+        let attention = kept_attention(sim, tokens, &self.settings);
+        sim.tape.give(self.kept.split(attention));
+        sim.attention_known = self.settings.keep_attention;
         let dy = self.dy.split(rows(tokens, sim.model.hidden_size));
-        (self.input.split(kept), dy)
+        (self.kept.split(input), dy)
     }
 
     /// Bytes of a chunk's input in f32 beside what is kept of it. From the host the next one comes
     /// meanwhile.
     fn restored(&self, sim: &Sim<'_>, chunk: &Chunk) -> u64 {
         let size = rows(chunk.tokens(), sim.model.hidden_size);
-        match self.keep {
+        match self.settings.keep {
             _ if self.index == 0 => size,
             Keep::F32 => 0,
             Keep::Compute if sim.target.element() == F32 => 0,

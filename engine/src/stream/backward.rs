@@ -8,9 +8,9 @@ use bellows_kernels::vjp::seed;
 use burn::tensor::Tensor;
 
 use super::MicroStep;
-use super::kept::{Kept, restored};
+use super::kept::{Kept, KeptAttention, restored};
 use super::parts::Parts;
-use crate::model::{Choices, DecoderLayer, FeedForward, Input, Keys, Part, Stream};
+use crate::model::{Attended, Choices, DecoderLayer, FeedForward, Input, Keys, Part, Stream};
 use crate::objective::{RouterTerms, Weighing};
 use crate::optim::Gradients;
 
@@ -21,6 +21,7 @@ pub fn run(
     parts: &Parts,
     inputs: &[Input],
     mut kept: Vec<Vec<Kept>>,
+    mut attended: Vec<Vec<KeptAttention>>,
     plans: &[Vec<Vec<Plan>>],
     mut dy: Vec<Tensor<2>>,
     weighing: Option<&Weighing>,
@@ -40,6 +41,7 @@ pub fn run(
             inputs,
             plans: &plans[index],
             kept: kept.pop().expect("forward kept the input of every layer"),
+            attended: attended.pop().unwrap_or_default(),
             dx: Vec::new(),
             sums,
             first_decision,
@@ -84,6 +86,8 @@ struct Layer<'a> {
     plans: &'a [Vec<Plan>],
     /// By chunk, those not gone through yet.
     kept: Vec<Kept>,
+    /// The results of their attention, where kept.
+    attended: Vec<KeptAttention>,
     /// Gradients of the input by chunk, from the last.
     dx: Vec<Tensor<2>>,
     sums: WeightAccumulator,
@@ -111,7 +115,9 @@ impl Layer<'_> {
             sums: &self.sums,
         };
         let again = enter_stage(Stage::Recompute);
-        let (y, routings) = self.layer.forward(stream, &self.inputs[at], None, choices);
+        let attended = &mut attended_of(&mut self.attended, self.step);
+        let input = &self.inputs[at];
+        let (y, routings) = self.layer.forward(stream, input, None, choices, attended);
         drop(again);
         let dy = dy.pop().expect(A_GRADIENT);
         let start = self.start(y.sum(), dy, routings, part);
@@ -156,9 +162,11 @@ impl Layer<'_> {
             };
             let sums = KeySums::new(arriving.take());
             let again = enter_stage(Stage::Recompute);
-            let (y, routings) =
-                self.layer
-                    .forward_against(layer_input.clone(), keys, &sums, input, choices);
+            let attended = &mut attended_of(&mut self.attended, self.step);
+            let x_again = layer_input.clone();
+            let (y, routings) = self
+                .layer
+                .forward_against(x_again, keys, &sums, input, choices, attended);
             drop(again);
             let dy = dy.pop().expect(A_GRADIENT);
             let mut raw = self.start(y.sum(), dy, routings, part).backward();
@@ -216,6 +224,11 @@ impl Layer<'_> {
         let place = ["layers", self.name.as_str()];
         self.gradients.accumulate_part(&place, self.layer, raw);
     }
+}
+
+/// The result of attention that the last chunk of `kept` left, if it left one.
+fn attended_of(kept: &mut Vec<KeptAttention>, step: &MicroStep<'_>) -> Attended {
+    Attended::Replay(kept.pop().map(|kept| kept.restore(step.device)))
 }
 
 /// Chunks are gone through from the last, as is the gradient.

@@ -4,15 +4,18 @@ use bellows_kernels::memory::{enter_layer, enter_part, note};
 use bellows_kernels::routing::{Plan, Routing};
 use burn::tensor::Tensor;
 
-use super::kept::{Keep, Kept};
+use super::Settings;
+use super::kept::{Kept, KeptAttention};
 use super::parts::Parts;
-use crate::model::{Choices, Decoder, Filled, Input, Part, Stream};
+use crate::model::{Attended, Choices, Decoder, Filled, Input, Part, Stream};
 
 /// What backward needs of a forward pass.
 #[derive(Debug, Default)]
 pub struct Pass {
     /// The input of each layer, by chunk.
     pub kept: Vec<Vec<Kept>>,
+    /// The results of attention likewise; empty where they are not kept.
+    pub attended: Vec<Vec<KeptAttention>>,
     /// What was chosen, and dropped: by layer, chunk and iteration.
     pub plans: Vec<Vec<Vec<Plan>>>,
     /// The last layer's output, by chunk `[tokens, hidden]`.
@@ -31,13 +34,13 @@ pub struct Seen<'a> {
     pub before: Option<&'a Plan>,
 }
 
-/// Runs `plain`, which has no autodiff, over `parts`. With `keep` what backward needs is kept, else
-/// only `last`. `see` is shown every router decision.
+/// Runs `plain`, which has no autodiff, over `parts`. What backward needs is kept as `keep` says, or,
+/// without it, only `last`. `see` is shown every router decision.
 pub fn run(
     plain: &Decoder,
     parts: &Parts,
     inputs: &[Input],
-    keep: Option<Keep>,
+    keep: Option<&Settings>,
     mut see: impl FnMut(Seen<'_>),
 ) -> Pass {
     let compute = plain.numerics().compute;
@@ -58,7 +61,7 @@ pub fn run(
     for (index, layer) in plain.layers.iter().enumerate() {
         let _layer = enter_layer(index);
         let mut filled = Filled::new(parts.tokens());
-        let (mut kept, mut plans) = (Vec::new(), Vec::new());
+        let (mut kept, mut results, mut plans) = (Vec::new(), Vec::new(), Vec::new());
         let mut decisions = 0;
         for (first, group) in parts.groups() {
             // Keys and values so far, of these sequences alone.
@@ -71,7 +74,12 @@ pub fn run(
                 };
                 let past = (group.len() > 1).then_some(&mut past);
                 let choices = &mut Choices::Part(&mut filled);
-                let (stream, routings) = layer.forward(stream, &inputs[at], past, choices);
+                let mut attended = match keep {
+                    Some(keep) if keep.keep_attention => Attended::Keep(None),
+                    _ => Attended::Fresh,
+                };
+                let (stream, routings) =
+                    layer.forward(stream, &inputs[at], past, choices, &mut attended);
                 pass.last[at] = stream.sum();
                 for (iteration, routing) in routings.iter().enumerate() {
                     see(Seen {
@@ -88,8 +96,11 @@ pub fn run(
                 if let Some(keep) = keep {
                     kept.push(match index {
                         0 => Kept::Embedded(inputs[at].ids.clone()),
-                        _ => Kept::new(x, keep, compute),
+                        _ => Kept::new(x, keep.keep, compute),
                     });
+                    if let Attended::Keep(Some(known)) = attended {
+                        results.push(KeptAttention::new(known, keep.keep, compute));
+                    }
                     plans.push(routings.into_iter().map(|routing| routing.plan).collect());
                 }
             }
@@ -97,6 +108,7 @@ pub fn run(
         first_decision += decisions;
         if keep.is_some() {
             pass.kept.push(kept);
+            pass.attended.push(results);
             pass.plans.push(plans);
         }
     }

@@ -1,8 +1,9 @@
-//! Inputs of layers, kept from forward to backward.
+//! Inputs of layers and results of attention, kept from forward to backward.
 
 use std::borrow::Borrow;
 
 use bellows_kernels::Compute;
+use bellows_kernels::attention::Known;
 use bellows_kernels::convert::convert;
 use bellows_kernels::host::Moved;
 use bellows_kernels::memory;
@@ -80,6 +81,54 @@ impl Kept {
                 memory::note(&rows);
                 rows
             }
+        }
+    }
+}
+
+/// The result of one layer's attention over a chunk.
+#[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a layer and chunk; a box would save bytes beside megabytes"
+)]
+pub enum KeptAttention {
+    /// On the device, as it was or rounded.
+    Device(Known),
+    /// The result is on the host.
+    Host {
+        /// The result.
+        y: Moved<4>,
+        /// Log-sum-exps, few beside it, on the device.
+        log_sums: Tensor<3>,
+    },
+}
+
+impl KeptAttention {
+    /// Keeps `known` of a model that multiplies in `compute`.
+    pub fn new(known: Known, keep: Keep, compute: Compute) -> Self {
+        const OWNER: &str = "attention";
+        memory::keep(&known.log_sums, OWNER);
+        let known = match keep {
+            Keep::F32 => known,
+            Keep::Compute => known.stored(compute),
+            Keep::Host => {
+                let Known { y, log_sums } = known;
+                let y = Moved::new(y);
+                return Self::Host { y, log_sums };
+            }
+        };
+        memory::keep(&known.y, OWNER);
+        Self::Device(known)
+    }
+
+    /// What was kept, on `device`.
+    pub fn restore(self, device: &Device) -> Known {
+        match self {
+            Self::Device(known) => known,
+            Self::Host { y, log_sums } => Known {
+                y: y.restore(&device.clone().without_autodiff()),
+                log_sums,
+            },
         }
     }
 }

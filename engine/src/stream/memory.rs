@@ -2,6 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Whether the results of attention are kept beside the layers' inputs, so that backward does not
+/// compute attention again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepAttention {
+    /// They are, where that is known to fit, which [`crate::plan`] finds.
+    #[default]
+    Auto,
+    /// They are.
+    Keep,
+    /// They are not.
+    Recompute,
+}
+
 /// How activations are kept for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

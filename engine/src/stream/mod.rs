@@ -2,9 +2,9 @@
 //! sequence.
 //!
 //! Forward runs layer by layer without autodiff, a chunk of tokens at a time against the keys so
-//! far, and keeps the input of every layer `[tokens, hidden]` and what its routers chose, nothing
-//! else. Backward takes the layers from last to first. Of each it computes the keys and values of
-//! a sequence again, and then goes through its chunks: queries, attention over the keys up to the
+//! far, and keeps the input of every layer `[tokens, hidden]`, what its routers chose and, where asked
+//! for, the results of attention, nothing else. Backward takes the layers from last to first. Of each
+//! it computes the keys and values of a sequence again, and then goes through its chunks: queries, attention over the keys up to the
 //! chunk's end, feed-forward, and at once back through all of them.
 //!
 //! Chunks go from last to first, because a key is read by its own chunk and later ones alone. When
@@ -29,7 +29,7 @@ mod memory;
 pub(crate) mod parts;
 
 pub use kept::Keep;
-pub use memory::Memory;
+pub use memory::{KeepAttention, Memory};
 
 use bellows_kernels::host;
 use bellows_kernels::memory::{Stage, enter_part, enter_stage};
@@ -51,6 +51,10 @@ pub struct Settings {
     pub chunk: Option<usize>,
     /// Where and how the layers' inputs are kept.
     pub keep: Keep,
+    /// Whether the results of attention, `heads · value width` numbers a token and layer, and its
+    /// log-sum-exps are kept in the same way: backward then computes attention's gradients alone,
+    /// not attention again, which long sequences spend most of their time on.
+    pub keep_attention: bool,
 }
 
 impl Settings {
@@ -96,7 +100,7 @@ pub(crate) fn run(
     let sequences = step.batch.sequences.batch;
     let kernels = step.model.config().kernels;
     let mut chosen = Chosen::default();
-    let pass = forward::run(step.plain, &parts, &inputs, Some(settings.keep), |seen| {
+    let pass = forward::run(step.plain, &parts, &inputs, Some(settings), |seen| {
         let first = seen.part.rows.start;
         chosen.add(
             seen.decision,
@@ -127,6 +131,7 @@ pub(crate) fn run(
         &parts,
         &inputs,
         pass.kept,
+        pass.attended,
         &pass.plans,
         dlast,
         weighing.as_ref(),

@@ -83,11 +83,17 @@ fn no_arithmetic_of_burns_receives_sixteen_bits_in_any_way_to_make_a_step() {
         );
     }
     let tracked = device.clone().autodiff();
-    let streamed = |chunk, keep| Backpropagation::Streamed(stream::Settings { chunk, keep });
+    let streamed = |chunk, keep, keep_attention| {
+        Backpropagation::Streamed(stream::Settings {
+            chunk,
+            keep,
+            keep_attention,
+        })
+    };
     let ways = [
         Backpropagation::Plain,
-        streamed(None, Keep::Compute),
-        streamed(Some(3), Keep::F32),
+        streamed(None, Keep::Compute, true),
+        streamed(Some(3), Keep::F32, false),
     ];
     for compute in stored {
         for config in [qwen3_sliding(), llama_tied(), deepseek_v3(), coe()] {

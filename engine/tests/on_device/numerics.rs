@@ -152,6 +152,7 @@ fn weights_held_in_sixteen_bits_make_the_step_of_their_rounded_values_to_the_bit
                 Backpropagation::Streamed(stream::Settings {
                     chunk: Some(5),
                     keep: Keep::F32,
+                    keep_attention: false,
                 }),
             ];
             for backpropagation in ways {

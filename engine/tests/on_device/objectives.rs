@@ -197,6 +197,7 @@ fn streamed(chunk: Option<usize>) -> Backpropagation {
     Backpropagation::Streamed(stream::Settings {
         chunk,
         keep: Keep::F32,
+        keep_attention: false,
     })
 }
 

@@ -20,12 +20,14 @@ fn streamed(chunk: usize) -> Backpropagation {
     Backpropagation::Streamed(stream::Settings {
         chunk: Some(chunk),
         keep: Keep::F32,
+        keep_attention: false,
     })
 }
 
 const CHECKPOINT: Backpropagation = Backpropagation::Streamed(stream::Settings {
     chunk: None,
     keep: Keep::F32,
+    keep_attention: false,
 });
 
 fn step_by(
@@ -226,10 +228,49 @@ fn inputs_kept_on_the_host_or_in_the_compute_type_make_the_same_step_in_f32() {
         Backpropagation::Streamed(stream::Settings {
             chunk: Some(3),
             keep,
+            keep_attention: false,
         })
     });
     let objective = objective(BalanceScope::MicroBatch);
     assert_streams(&deepseek_v3(), &divided(), &objective, &ways, &device);
+}
+
+#[test]
+fn results_of_attention_that_are_kept_make_the_same_step_as_those_that_are_computed_again() {
+    let Some(device) = test_device() else { return };
+    let way = |chunk, keep, keep_attention| {
+        Backpropagation::Streamed(stream::Settings {
+            chunk,
+            keep,
+            keep_attention,
+        })
+    };
+    let objective = objective(BalanceScope::MicroBatch);
+    for config in [deepseek_v3(), qwen3_sliding(), coe()] {
+        let model = build(&config, &device);
+        for (chunk, keep) in [
+            (Some(3), Keep::F32),
+            (Some(3), Keep::Host),
+            (None, Keep::Compute),
+        ] {
+            let step = |keep_attention| {
+                let way = way(chunk, keep, keep_attention);
+                step_by(
+                    way,
+                    &model,
+                    &divided(),
+                    &objective,
+                    &device,
+                    &mut NoObserver,
+                )
+            };
+            let (kept, again) = (step(true), step(false));
+            for (name, wanted) in again.gradients.by_name {
+                let found = host(kept.gradients.by_name[&name].clone());
+                assert_eq!(found, host(wanted), "{name}, {chunk:?}, {keep:?}");
+            }
+        }
+    }
 }
 
 /// Wants everything, and keeps it.

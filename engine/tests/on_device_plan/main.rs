@@ -140,10 +140,11 @@ fn measured(case: &Case, device: &Device) -> (u64, Vec<Moment>) {
 #[test]
 fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it() {
     let Some(device) = test_device() else { return };
-    let streamed = |chunk| {
+    let streamed = |chunk, keep_attention| {
         Backpropagation::Streamed(stream::Settings {
             chunk,
             keep: Keep::F32,
+            keep_attention,
         })
     };
     let numerics = |compute, weights| Numerics {
@@ -168,15 +169,36 @@ fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it()
     };
     let cases = [
         case("dense, plain", dense(), (4, 512), Backpropagation::Plain),
-        case("chain, checkpoint", chain(), (2, 512), streamed(None)),
-        case("chain, stream", chain(), (1, 1024), streamed(Some(128))),
+        case(
+            "chain, checkpoint",
+            chain(),
+            (2, 512),
+            streamed(None, false),
+        ),
+        case(
+            "chain, stream",
+            chain(),
+            (1, 1024),
+            streamed(Some(128), false),
+        ),
+        case(
+            "dense, stream, attention kept",
+            dense(),
+            (1, 2048),
+            streamed(Some(256), true),
+        ),
         Case {
             objective: Objective::Dpo { beta: 0.1 },
             ..case("pairs, plain", dense(), (4, 512), Backpropagation::Plain)
         },
         Case {
             objective: Objective::Dpo { beta: 0.1 },
-            ..case("pairs, stream", chain(), (2, 1024), streamed(Some(128)))
+            ..case(
+                "pairs, stream",
+                chain(),
+                (2, 1024),
+                streamed(Some(128), false),
+            )
         },
         Case {
             numerics: numerics(f16, f32),
@@ -184,7 +206,7 @@ fn a_plan_is_within_a_tenth_of_the_peak_and_the_ledger_names_nine_tenths_of_it()
         },
         Case {
             numerics: numerics(f16, f16),
-            ..case("all in f16", dense(), (4, 1024), streamed(Some(256)))
+            ..case("all in f16", dense(), (4, 1024), streamed(Some(256), false))
         },
     ];
     for case in cases {

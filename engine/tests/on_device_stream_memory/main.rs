@@ -82,6 +82,7 @@ fn streaming_needs_less_than_checkpoints_and_these_less_than_a_plain_step() {
         Backpropagation::Streamed(stream::Settings {
             chunk,
             keep: Keep::F32,
+            keep_attention: false,
         })
     };
     let of = |way| peak(&model, &device, way);

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Int, Tensor};
 
 use super::backend::{AttentionBackend, Rule};
 use super::tier::{MAX_WIDTH, Tier, cooperative_on};
-use super::{Settings, Visible};
+use super::{Known, Settings, Visible};
 use crate::convert::convert;
 use crate::{Compute, Kernels, gpu};
 
@@ -83,12 +83,11 @@ pub fn forward(
 ) -> Option<Pass> {
     let tier = tier(&query, &key, &value, visible, settings)?;
     let compute = settings.compute;
-    Some(forward_with(
-        query, key, value, visible, scale, compute, tier,
-    ))
+    Some(pass(query, key, value, visible, scale, compute, tier, None))
 }
 
-pub(super) fn forward_with(
+/// The forward pass, or what it left, `known`, put in its place.
+pub(super) fn pass(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
@@ -96,6 +95,7 @@ pub(super) fn forward_with(
     scale: f64,
     compute: Compute,
     tier: Tier,
+    known: Option<Known>,
 ) -> Pass {
     let widths = [query.dims()[3], value.dims()[3]];
     let [query, key, value] = [query, key, value].map(|operand| convert(padded(operand), compute));
@@ -115,24 +115,39 @@ pub(super) fn forward_with(
         scale: scale as f32,
         tier,
     };
-    let (laid, log_sums) = <Dispatch as AttentionBackend>::attention_forward(
-        query.clone().into_dispatch(),
-        key.clone().into_dispatch(),
-        value.clone().into_dispatch(),
-        starts.clone().into_dispatch(),
-        rule,
-    );
-    let laid = Tensor::<4>::from_dispatch(laid);
+    let (laid, log_sums) = match known {
+        Some(Known { y, log_sums }) => (convert(y, Compute::F32), log_sums),
+        None => {
+            let (laid, log_sums) = <Dispatch as AttentionBackend>::attention_forward(
+                query.clone().into_dispatch(),
+                key.clone().into_dispatch(),
+                value.clone().into_dispatch(),
+                starts.clone().into_dispatch(),
+                rule,
+            );
+            (Tensor::from_dispatch(laid), Tensor::from_dispatch(log_sums))
+        }
+    };
     Pass {
         y: narrowed(laid.clone(), widths[1]).swap_dims(1, 2),
         query,
         key,
         value,
         laid,
-        log_sums: Tensor::from_dispatch(log_sums),
+        log_sums,
         starts,
         rule,
         widths,
+    }
+}
+
+impl Pass {
+    /// What another pass over the same operands can take for its result.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            y: self.laid.clone(),
+            log_sums: self.log_sums.clone(),
+        }
     }
 }
 

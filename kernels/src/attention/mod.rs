@@ -87,6 +87,7 @@ pub use tier::{MAX_WIDTH, Tier, Tile, Tiles};
 use burn::tensor::{Int, Tensor};
 
 use crate::calls::{Path, note};
+use crate::convert::convert;
 use crate::vjp::{Accumulator, custom_vjp};
 use crate::{Compute, Kernels};
 
@@ -138,6 +139,28 @@ pub struct Settings {
 /// Sums of the gradients of keys and values, in their shapes, over several backward passes.
 pub type KeySums = Accumulator<(Tensor<4>, Tensor<4>)>;
 
+/// What a forward pass found, for a second one over the same operands: with it the second costs
+/// nothing but keeps what backward needs. Where layers are recomputed, that is the difference
+/// between two attentions and one.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The result as the implementation lays it out: `B · T · heads · V` numbers, or a few more
+    /// where its kernels pad rows.
+    pub y: Tensor<4>,
+    /// Log-sum-exps of the scores `[B, heads, T]`, f32.
+    pub log_sums: Tensor<3>,
+}
+
+impl Known {
+    /// The same with the result stored in `compute`, rounded, on devices that store it.
+    pub fn stored(self, compute: Compute) -> Self {
+        Self {
+            y: convert(self.y, compute),
+            log_sums: self.log_sums,
+        }
+    }
+}
+
 /// Causal attention of `query` over `key` and `value`, shapes as in the module's table, scores
 /// multiplied by `scale`.
 ///
@@ -151,38 +174,43 @@ pub fn attention(
     scale: f64,
     settings: Settings,
 ) -> Tensor<4> {
-    let plain = [&query, &key, &value].map(|tensor| tensor.clone().without_autodiff());
-    let tracked = [query.into(), key.into(), value.into()];
-    let (y, pass) = computed(plain, visible, scale, settings);
-    custom_vjp(tracked, y, move |dy, _| {
-        let (dq, dk, dv) = pass.backward(dy, None);
-        [Some(dq.into()), Some(dk.into()), Some(dv.into())]
-    })
+    attention_again(query, key, value, visible, scale, settings, None, None).0
 }
 
-/// [`attention`] whose backward adds the gradients of keys and values into `sums` instead of handing
-/// them to autodiff. The query's goes the usual way.
+/// [`attention`] for callers who recompute layers, and what it found.
+///
+/// With `sums`, backward adds the gradients of keys and values there instead of handing them to
+/// autodiff; the query's goes the usual way. With `known`, from a pass over the same operands by the
+/// same settings, nothing is computed before backward.
 ///
 /// # Panics
 /// As [`attention`].
-pub fn attention_into(
+pub fn attention_again(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
     visible: &Visible,
     scale: f64,
     settings: Settings,
-    sums: &KeySums,
-) -> Tensor<4> {
+    sums: Option<&KeySums>,
+    known: Option<Known>,
+) -> (Tensor<4>, Known) {
     let plain = [&query, &key, &value].map(|tensor| tensor.clone().without_autodiff());
-    let (y, pass) = computed(plain, visible, scale, settings);
-    let sums = sums.clone();
-    custom_vjp([query.into()], y, move |dy, _| {
-        let before = sums.take();
-        let (dq, dk, dv) = pass.backward(dy, before);
-        sums.put((dk, dv));
-        [Some(dq.into())]
-    })
+    let (y, pass) = computed(plain, visible, scale, settings, known);
+    let known = pass.known();
+    let y = match sums.cloned() {
+        Some(sums) => custom_vjp([query.into()], y, move |dy, _| {
+            let before = sums.take();
+            let (dq, dk, dv) = pass.backward(dy, before);
+            sums.put((dk, dv));
+            [Some(dq.into())]
+        }),
+        None => custom_vjp([query.into(), key.into(), value.into()], y, move |dy, _| {
+            let (dq, dk, dv) = pass.backward(dy, None);
+            [Some(dq.into()), Some(dk.into()), Some(dv.into())]
+        }),
+    };
+    (y, known)
 }
 
 /// A forward pass by whoever computes it.
@@ -197,18 +225,21 @@ fn computed(
     visible: &Visible,
     scale: f64,
     settings: Settings,
+    known: Option<Known>,
 ) -> (Tensor<4>, Done) {
     check(&operands, visible);
     let [query, key, value] = operands;
     if let Some(tier) = fused::tier(&query, &key, &value, visible, settings) {
         note("attention", Path::Kernels(tier.name()));
         let compute = settings.compute;
-        let pass = fused::forward_with(query, key, value, visible, scale, compute, tier);
+        let pass = fused::pass(query, key, value, visible, scale, compute, tier, known);
         return (pass.y.clone(), Done::Kernels(Box::new(pass)));
     }
     note("attention", Path::Reference);
-    let operands = (query.clone(), key.clone(), value.clone());
-    let (y, log_sums) = reference::forward(operands.0, operands.1, operands.2, visible, scale);
+    let (y, log_sums) = match known {
+        Some(Known { y, log_sums }) => (convert(y, Compute::F32), log_sums.unsqueeze_dim(3)),
+        None => reference::forward(query.clone(), key.clone(), value.clone(), visible, scale),
+    };
     let kept = reference::Kept {
         query,
         key,
@@ -220,6 +251,17 @@ fn computed(
 }
 
 impl Done {
+    /// What another pass over the same operands can take for its result.
+    fn known(&self) -> Known {
+        match self {
+            Self::Kernels(pass) => pass.known(),
+            Self::Reference(pass) => Known {
+                y: pass.0.y.clone(),
+                log_sums: pass.0.log_sums.clone().squeeze_dim(3),
+            },
+        }
+    }
+
     /// Gradients of query, key and value, the latter two on top of `sums`.
     fn backward(
         self,

@@ -2,7 +2,7 @@
 
 use bellows_kernels::attention::reference::BLOCK;
 use bellows_kernels::attention::{
-    HIDDEN, KeySums, Settings, Tier, Tile, Tiles, Visible, attention, attention_into,
+    HIDDEN, KeySums, Known, Settings, Tier, Tile, Tiles, Visible, attention, attention_again,
 };
 use bellows_kernels::calls::{self, Path};
 use bellows_kernels::vjp::seed;
@@ -262,7 +262,8 @@ fn gradients_of_keys_summed_over_chunks_are_those_of_all_queries_at_once() {
         let own = Tensor::from_inner(part(&query, start)).require_grad();
         let (key, value) = (part(&key, 0), part(&value, 0));
         let (visible, settings) = (Visible::default(), Settings::default());
-        let y = attention_into(own, key, value, &visible, SCALE, settings, &into);
+        let into_sums = Some(&into);
+        let (y, _) = attention_again(own, key, value, &visible, SCALE, settings, into_sums, None);
         drop(seed(y, part(&upstream, start)).backward());
         let (dkey, dvalue) = into.take().expect("a backward pass ran");
         dkeys.insert(0, dkey.clone().narrow(2, start, end - start));
@@ -277,6 +278,57 @@ fn gradients_of_keys_summed_over_chunks_are_those_of_all_queries_at_once() {
     ] {
         let found = host(Tensor::cat(found, 2));
         assert_close("keys or values", &found, wanted, TOLERANCE);
+    }
+}
+
+#[test]
+fn a_known_result_is_taken_as_it_is_and_gives_the_gradients_of_a_computed_one() {
+    let Some(device) = test_device() else { return };
+    // One width that the kernels pad.
+    for (width, value_width) in [(8, 16), (6, 5)] {
+        let case = Case {
+            heads: 4,
+            groups: 2,
+            value_width,
+            ..Case::square(20, width)
+        };
+        let [query, key, value] = case.leaves().map(|leaf| leaf.into_values());
+        let query: Tensor<4> = tensor(query, [1, 4, 20, width], &device);
+        let key: Tensor<4> = tensor(key, [1, 2, 20, width], &device);
+        let value: Tensor<4> = tensor(value, [1, 2, 20, value_width], &device);
+        let upstream = noise(99, 4 * 20 * value_width);
+        let upstream: Tensor<4> = tensor(upstream, [1, 4, 20, value_width], &device);
+        let pass = |known: Option<Known>| {
+            let leaf = |of: &Tensor<4>| Tensor::from_inner(of.clone()).require_grad();
+            let (q, k, v) = (leaf(&query), leaf(&key), leaf(&value));
+            let (y, found) = attention_again(
+                q.clone(),
+                k.clone(),
+                v.clone(),
+                &Visible::default(),
+                SCALE,
+                Settings::default(),
+                None,
+                known,
+            );
+            let mut raw = seed(y.clone(), upstream.clone()).backward();
+            let gradients = [q, k, v].map(|leaf| host(leaf.grad_remove(&mut raw).expect("used")));
+            (host(y.inner()), gradients, found)
+        };
+        let (computed, gradients, known) = pass(None);
+        let again = pass(Some(known.clone()));
+        assert_eq!((again.0, again.1), (computed.clone(), gradients));
+        let raised = Known {
+            y: known.y.add_scalar(1.0),
+            ..known
+        };
+        let raised = pass(Some(raised)).0;
+        assert!(
+            computed
+                .iter()
+                .zip(raised)
+                .all(|(y, raised)| y + 1.0 == raised)
+        );
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use bellows_engine::stream::Memory;
 use bellows_record::{Event, EventKind, RunReader, RunWriter, list_checkpoints};
 
 use super::train::{announce, listen, tell};
@@ -10,6 +9,7 @@ use crate::cli::{ResumeArgs, memory_limit};
 use crate::config::{Override, RunConfig};
 use crate::error::Error;
 use crate::models::{checkpoint_state, resolve};
+use crate::plan::Before;
 use crate::run::{Session, Stop, train};
 use crate::ui::Ui;
 
@@ -101,13 +101,9 @@ fn branch(
     Ok(())
 }
 
-/// How the run kept activations so far, by its plan: going on the same way makes the same numbers,
-/// to the last bit.
-fn planned_before(reader: &RunReader) -> Option<(Memory, Option<usize>)> {
-    let plan = reader.plan().ok().flatten()?;
-    let mode = serde_json::from_value(plan.get("mode")?.clone()).ok()?;
-    let chunk = plan.get("chunk").and_then(serde_json::Value::as_u64);
-    Some((mode, chunk.map(|chunk| chunk as usize)))
+/// How the run kept activations so far.
+fn planned_before(reader: &RunReader) -> Option<Before> {
+    Before::of(&reader.plan().ok().flatten()?)
 }
 
 fn copy_checkpoint(writer: &RunWriter, from: &Path, step: u64) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use bellows_engine::stream::{Keep, Memory};
+use bellows_engine::stream::{Keep, KeepAttention, Memory};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::ByteSize;
@@ -103,6 +103,8 @@ pub struct StreamSection {
     pub chunk: usize,
     /// Where and how the layers' inputs are kept.
     pub keep: Keep,
+    /// Whether the results of attention are kept beside them.
+    pub attention: KeepAttention,
 }
 
 /// `[evaluate]`: the validation loss.

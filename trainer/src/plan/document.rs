@@ -28,6 +28,7 @@ fn candidate(candidate: &Candidate) -> Value {
     json!({
         "mode": candidate.mode.as_str(),
         "chunk": candidate.chunk(),
+        "keeps_attention": candidate.keeps_attention(),
         "fits": candidate.fits,
         "peak_bytes": prediction.peak().total(),
         "reserved_bytes": prediction.needed(),
@@ -59,6 +60,7 @@ impl Answer<'_> {
             "fits": fits,
             "mode": shown.mode.as_str(),
             "chunk": shown.chunk(),
+            "keeps_attention": shown.keeps_attention(),
             "keep": self.question.keep.as_str(),
             "peak_bytes": shown.prediction.peak().total(),
             "reserved_bytes": shown.prediction.needed(),

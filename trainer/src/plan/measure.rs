@@ -73,6 +73,7 @@ fn way_of(sample: &Sample) -> Backpropagation {
         Backpropagation::Streamed(stream::Settings {
             chunk,
             keep: Keep::F32,
+            keep_attention: sample.keep_attention,
         })
     };
     match sample.mode {

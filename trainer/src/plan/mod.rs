@@ -24,7 +24,7 @@ use bellows_engine::model::Numerics;
 use bellows_engine::plan::{
     Chunks, Load, Plan, Question, Target, choose, largest, largest_parameter,
 };
-use bellows_engine::stream::Memory;
+use bellows_engine::stream::{KeepAttention, Memory};
 
 use crate::config::RunConfig;
 use crate::device::OpenDevice;
@@ -141,6 +141,7 @@ impl Planner {
                 chunk => Chunks::Of(chunk),
             },
             keep: self.config.stream.keep,
+            attention: self.config.stream.attention,
             limit: self.limit.bytes,
             beside,
         }
@@ -156,17 +157,23 @@ impl Planner {
         }
     }
 
-    /// Plans as the run was planned before, by `mode` and `chunk` of its plan, where that fits;
-    /// else anew.
-    pub fn plan_again(&self, beside: u64, before: Option<(Memory, Option<usize>)>) -> Answer<'_> {
+    /// Plans as the run was planned before in all that its configuration leaves open, where that
+    /// fits; else anew.
+    pub fn plan_again(&self, beside: u64, before: Option<Before>) -> Answer<'_> {
         let fresh = self.question(beside);
-        if let Some((memory, chunk)) = before
-            && fresh.memory == Memory::Auto
+        if let Some(before) = before
+            && [Memory::Auto, before.memory].contains(&fresh.memory)
         {
-            let chunk = chunk.map_or(fresh.chunk, Chunks::Of);
             let plan = choose(&Question {
-                memory,
-                chunk,
+                memory: before.memory,
+                chunk: match (fresh.chunk, before.chunk) {
+                    (Chunks::Auto, Some(chunk)) => Chunks::Of(chunk),
+                    (asked, _) => asked,
+                },
+                attention: match fresh.attention {
+                    KeepAttention::Auto => before.attention,
+                    asked => asked,
+                },
                 ..fresh
             });
             if plan.chosen().is_some() {
@@ -178,6 +185,36 @@ impl Planner {
             }
         }
         self.plan(beside)
+    }
+}
+
+/// How a run kept activations before: going on the same way makes the same numbers, to the last bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Its mode.
+    pub memory: Memory,
+    /// Tokens of a chunk, where it streamed.
+    pub chunk: Option<usize>,
+    /// Whether it kept the results of attention.
+    pub attention: KeepAttention,
+}
+
+impl Before {
+    /// As `plan` tells, a run's `plan.json`.
+    pub fn of(plan: &serde_json::Value) -> Option<Self> {
+        let chunk = plan.get("chunk").and_then(serde_json::Value::as_u64);
+        let keeps = plan
+            .get("keeps_attention")
+            .and_then(serde_json::Value::as_bool);
+        Some(Self {
+            memory: serde_json::from_value(plan.get("mode")?.clone()).ok()?,
+            chunk: chunk.map(|chunk| chunk as usize),
+            attention: match keeps {
+                Some(true) => KeepAttention::Keep,
+                // Plans of before there was the choice do not say.
+                Some(false) | None => KeepAttention::Recompute,
+            },
+        })
     }
 }
 

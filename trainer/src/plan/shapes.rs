@@ -27,11 +27,13 @@ pub struct Sample {
     pub mode: Mode,
     /// Tokens of a chunk, where it streams.
     pub chunk: usize,
+    /// Whether it keeps the results of attention.
+    pub keep_attention: bool,
     /// What it minimises.
     pub objective: Objective,
 }
 
-/// Six configurations: dense models, mixtures and chains of experts; plain, with checkpoints and
+/// Seven configurations: dense models, mixtures and chains of experts; plain, with checkpoints and
 /// streamed; short and long sequences. Then preferences and groups, which go through the head twice.
 pub fn samples(sizes: Sizes) -> Vec<Sample> {
     let large = sizes == Sizes::Large;
@@ -83,6 +85,7 @@ pub fn samples(sizes: Sizes) -> Vec<Sample> {
         load,
         mode,
         chunk,
+        keep_attention: false,
         objective: Objective::default(),
     };
     let compared = |sample: Sample, objective: Objective| Sample {
@@ -130,6 +133,16 @@ pub fn samples(sizes: Sizes) -> Vec<Sample> {
             Mode::Checkpoint,
             0,
         ),
+        Sample {
+            keep_attention: true,
+            ..of(
+                "dense, stream, attention kept",
+                &dense,
+                load(1, long),
+                Mode::Stream,
+                long / 8,
+            )
+        },
         compared(
             of("dense, DPO, plain", &dense, load(4, short), Mode::Plain, 0),
             dpo,

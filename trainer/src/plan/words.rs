@@ -26,10 +26,14 @@ pub fn verdict(answer: &Answer<'_>) -> String {
                 None => "needs, where no limit is known",
             };
             format!(
-                "{fits}: {} at the peak{beside}, in {} mode{}",
+                "{fits}: {} at the peak{beside}, in {} mode{}{}",
                 of_limit(candidate.prediction.needed()),
                 candidate.mode.as_str(),
                 in_chunks(candidate.chunk()),
+                match candidate.keeps_attention() {
+                    true => ", the results of attention kept",
+                    false => "",
+                }
             )
         }
         None => {
@@ -111,16 +115,21 @@ pub fn advice(answer: &Answer<'_>) -> Vec<String> {
 pub fn ways(backpropagation: Backpropagation) -> String {
     match backpropagation {
         Backpropagation::Plain => "plain".to_owned(),
-        Backpropagation::Streamed(Settings { chunk: None, keep }) => {
-            format!("checkpoint, inputs kept as {}", keep.as_str())
-        }
         Backpropagation::Streamed(Settings {
-            chunk: Some(chunk),
+            chunk,
             keep,
-        }) => format!(
-            "stream in chunks of {chunk} tokens, inputs kept as {}",
-            keep.as_str()
-        ),
+            keep_attention,
+        }) => {
+            let way = match chunk {
+                None => "checkpoint".to_owned(),
+                Some(chunk) => format!("stream in chunks of {chunk} tokens"),
+            };
+            let what = match keep_attention {
+                true => "inputs and attention",
+                false => "inputs",
+            };
+            format!("{way}, {what} kept as {}", keep.as_str())
+        }
     }
 }
 
@@ -162,11 +171,15 @@ pub fn table(answer: &Answer<'_>) -> Table {
         let chosen = answer.plan.chosen == Some(index);
         table.row([
             format!(
-                "{}{}{}",
+                "{}{}{}{}",
                 candidate.mode.as_str(),
                 candidate
                     .chunk()
                     .map_or_else(String::new, |chunk| format!(" {chunk}")),
+                match candidate.keeps_attention() {
+                    true => ", attention kept",
+                    false => "",
+                },
                 if chosen { " *" } else { "" }
             ),
             weights,

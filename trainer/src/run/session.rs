@@ -8,7 +8,7 @@ use bellows_engine::kernels::Kernels;
 use bellows_engine::kernels::memory::in_use;
 use bellows_engine::model::{Decoder, Init, Numerics};
 use bellows_engine::optim::AdamW;
-use bellows_engine::stream::Memory;
+
 use bellows_record::{ModelSummary, RunInfo};
 use burn::tensor::Device;
 
@@ -19,7 +19,7 @@ use crate::config::{RunConfig, TrainSection};
 use crate::device::{OpenDevice, Resolved};
 use crate::error::Error;
 use crate::models::{ModelFolder, checkpoint_state};
-use crate::plan::{Guard, Planner, verdict};
+use crate::plan::{Before, Guard, Planner, verdict};
 use crate::ui::{Ui, bytes, count};
 
 /// Everything opened.
@@ -69,7 +69,7 @@ fn plan(
     config: &RunConfig,
     opened: &OpenDevice,
     precision: &Resolved,
-    before: Option<(Memory, Option<usize>)>,
+    before: Option<Before>,
 ) -> Result<Planned, Error> {
     let beside = in_use(&opened.device).map_or(0, |reading| reading.in_use);
     let planner = Planner::new(config, opened, precision.compute);
@@ -148,7 +148,7 @@ impl Session {
         })
     }
 
-    /// Goes on from `checkpoint` with the run's `config`; `before`: the mode and chunk of its plan so
+    /// Goes on from `checkpoint` with the run's `config`; `before`: how its plan had it keep activations so
     /// far.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ impl Session {
     pub fn resume(
         mut config: RunConfig,
         checkpoint: &Path,
-        before: Option<(Memory, Option<usize>)>,
+        before: Option<Before>,
         stop: &Stop,
         ui: &Ui,
     ) -> Result<Self, Error> {

@@ -86,11 +86,15 @@ pub fn verify(folder: &Path, device: &Device, stream: Option<usize>) -> Result<R
         golden.scalar("aux_loss", aux, 1e-4).map_err(wrong)?;
     }
     golden.gradients(&model, &first.gradients).map_err(wrong)?;
-    if let Some(chunk) = stream {
+    for (chunk, keep_attention) in stream
+        .into_iter()
+        .flat_map(|chunk| [(chunk, false), (chunk, true)])
+    {
         let settings = Settings {
             backpropagation: Backpropagation::Streamed(stream::Settings {
                 chunk: Some(chunk),
                 keep: stream::Keep::F32,
+                keep_attention,
             }),
             ..Settings::default()
         };

@@ -20,18 +20,22 @@ fn every_way_trains_alike_and_the_record_says_which() {
     assert_eq!(said, "plain");
     let auto = train(&folder, "auto", &[]);
     assert_eq!(auto, (plain, "plain".to_owned()));
-    let ways: [(&[&str], &str); 3] = [
+    let ways: [(&[&str], &str); 4] = [
         (
             &["train.memory='checkpoint'"],
-            "checkpoint, inputs kept as f32",
+            "checkpoint, inputs and attention kept as f32",
         ),
         (
             &["train.memory='stream'", "stream.chunk=12"],
-            "stream in chunks of 12 tokens, inputs kept as f32",
+            "stream in chunks of 12 tokens, inputs and attention kept as f32",
         ),
         (
             &["train.memory='stream'", "stream.keep='host'"],
-            "stream in chunks of 256 tokens, inputs kept as host",
+            "stream in chunks of 256 tokens, inputs and attention kept as host",
+        ),
+        (
+            &["train.memory='stream'", "stream.attention='recompute'"],
+            "stream in chunks of 256 tokens, inputs kept as f32",
         ),
     ];
     for (index, (settings, words)) in ways.into_iter().enumerate() {
@@ -51,4 +55,8 @@ fn a_way_that_does_not_exist_is_refused_with_those_that_do() {
         .refused(&words);
     let words = ["stream.keep", "f32", "compute", "host"];
     folder.train("run", &["stream.keep='disk'"]).refused(&words);
+    let words = ["stream.attention", "auto", "keep", "recompute"];
+    folder
+        .train("run", &["stream.attention='no'"])
+        .refused(&words);
 }

@@ -65,14 +65,27 @@ fn a_plan_needs_no_corpus_and_writes_nothing() {
 #[test]
 fn the_fastest_mode_that_fits_is_chosen_and_its_absence_is_an_answer() {
     let folder = Folder::new();
-    let free = plan(&folder, LONG);
+    let keeping = needs(&plan(&folder, LONG));
+    let again = format!("{LONG} --set stream.attention='recompute'");
+    let free = plan(&folder, &again);
     assert_eq!(free["mode"], "plain");
     let needs = needs(&free);
     assert!(needs["stream"] < needs["checkpoint"] && needs["checkpoint"] < needs["plain"]);
-    let limited = |limit: u64| plan(&folder, &format!("{LONG} --memory {limit}"));
+    let limited = |limit: u64| plan(&folder, &format!("{again} --memory {limit}"));
     assert_eq!(limited(needs["plain"])["mode"], "plain");
     assert_eq!(limited(needs["plain"] - 1)["mode"], "checkpoint");
     assert_eq!(limited(needs["checkpoint"] - 1)["mode"], "stream");
+    // Results of attention are kept where there is room for them, and a mode is not given up for it.
+    assert!(needs["checkpoint"] < keeping["checkpoint"]);
+    for (limit, keeps) in [(0, true), (1, false)] {
+        let limit = keeping["checkpoint"] - limit;
+        let plan = plan(
+            &folder,
+            &format!("{LONG} --set train.memory='checkpoint' --memory {limit}"),
+        );
+        assert_eq!(plan["mode"], "checkpoint");
+        assert_eq!(plan["keeps_attention"], keeps);
+    }
     // What is said to fit does, and one more does not.
     let longest = free["longest_sequence"].as_u64();
     assert!(longest.is_none_or(|longest| longest >= 2048));
@@ -177,7 +190,11 @@ fn a_resumed_run_goes_on_the_way_it_was_planned() {
         serde_json::from_slice(&std::fs::read(&path).expect("it is there")).expect("JSON");
     plan["mode"] = "stream".into();
     plan["chunk"] = 16.into();
+    plan["keeps_attention"] = true.into();
     std::fs::write(&path, plan.to_string()).expect("written");
     folder.bellows("resume runs/run --steps 8").ok();
-    assert_eq!(way(1), "stream in chunks of 16 tokens, inputs kept as f32");
+    assert_eq!(
+        way(1),
+        "stream in chunks of 16 tokens, inputs and attention kept as f32"
+    );
 }

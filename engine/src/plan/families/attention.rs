@@ -62,9 +62,14 @@ pub fn forward(
     let log_sums = sim.tape.take(kind, rows(tokens, heads));
     // Scores with their mask; the parts of the result are then put together.
     let scores = scores(sim, chunk, false);
-    sim.tape.over(2 * scores + out);
+    let known = sim.attention_known;
+    if !known {
+        sim.tape.over(2 * scores + out);
+    }
     let result = sim.tape.take(kind, out);
-    sim.tape.over(out);
+    if !known {
+        sim.tape.over(out);
+    }
     let mut kept = Kept {
         operands: keys,
         result: None,
