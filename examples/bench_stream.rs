@@ -233,13 +233,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for (way, settings) in ways {
             let memory = way.to_possible_value().expect("every way has a name");
             let memory = memory.get_name().to_owned();
-            let full_logits = matches!(way, Way::CheckpointFullLogits);
+            let head_workspace = match way {
+                Way::CheckpointFullLogits => usize::MAX,
+                _ => target.head_workspace,
+            };
             let chunk = match settings {
                 Backpropagation::Streamed(stream::Settings { chunk, .. }) => chunk,
                 Backpropagation::Plain => None,
             };
             let of = Measured {
-                model: &model.clone().with_full_logits(full_logits),
+                model: &model.clone().with_head_workspace(head_workspace),
                 backpropagation: settings,
                 batch: options.batch,
                 time,
@@ -247,7 +250,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             let found = of.measure(&options)?;
             let target = Target {
-                full_logits,
+                head_workspace,
                 ..target
             };
             let predicted = predict(&config, &load(time), target, settings);

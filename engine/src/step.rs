@@ -129,10 +129,7 @@ pub(crate) fn head_settings(model: &Decoder, loss_scale: f64) -> cross_entropy::
         kernels: numerics.kernels,
         compute: numerics.compute,
         loss_scale,
-        workspace: match numerics.full_logits {
-            true => usize::MAX,
-            false => cross_entropy::WORKSPACE,
-        },
+        workspace: numerics.head_workspace,
         ..cross_entropy::Settings::default()
     }
 }

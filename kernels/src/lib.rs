@@ -37,6 +37,7 @@ pub mod cross_entropy;
 pub mod embedding;
 pub mod experts;
 mod gpu;
+mod here;
 pub mod host;
 pub mod linear;
 mod matmul;

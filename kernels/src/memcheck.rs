@@ -5,15 +5,14 @@
 //! anything as an index. So a kernel that writes outside of its buffer leaves a mark, and one that
 //! reads outside, or what nobody wrote, gives results that no comparison takes for right.
 
-use std::cell::{Cell, RefCell};
-
-use burn::backend::{BackendTensor, Cube, DType, DispatchKindConversion, DispatchTensor};
+use burn::backend::DType;
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::server::{BufferBinding, CopyDescriptor, Handle};
 
-use crate::gpu::{contiguous, count, on_cube};
+use crate::gpu::{contiguous, count, on_cube, settle};
+use crate::here::Here;
 use crate::host;
 
 /// Bytes of a band; more where the device wants buffers to start at larger multiples.
@@ -21,10 +20,8 @@ const BAND: usize = 1024;
 /// What bands and fresh buffers hold.
 const POISON: u8 = 0xFF;
 
-thread_local! {
-    static GUARDS: RefCell<Option<Vec<Guard>>> = const { RefCell::new(None) };
-    static BOUNDS: Cell<bool> = const { Cell::new(false) };
-}
+static GUARDS: Here<Option<Vec<Guard>>> = Here::new();
+static BOUNDS: Here<bool> = Here::new();
 
 /// A buffer between two bands.
 struct Guard {
@@ -41,7 +38,8 @@ struct Guard {
 /// From now on every buffer that this crate's kernels make on this thread lies between guard bands
 /// and is poisoned.
 pub fn watch() {
-    GUARDS.with_borrow_mut(|guards| {
+    settle();
+    GUARDS.with(|guards| {
         guards.get_or_insert_default();
     });
 }
@@ -61,25 +59,29 @@ pub fn place<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 
 /// [`place`] for whole numbers.
 pub fn place_integers<const D: usize>(tensor: Tensor<D, Int>) -> Tensor<D, Int> {
-    let probe = Tensor::<1>::zeros([1], &tensor.device());
-    if !is_watching() || !on_cube(&probe) {
+    if !is_watching() || !on_cube(&tensor) {
         return tensor;
     }
-    let primitive =
-        <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(tensor.into_dispatch())
-            .expect("a tensor on a CubeCL device")
-            .int();
-    Tensor::from_dispatch(
-        <DispatchTensor as DispatchKindConversion<Cube>>::from_backend(BackendTensor::Int(copy(
-            primitive,
-        ))),
-    )
+    crate::gpu::integers(copy(
+        crate::gpu::buffer(tensor.into_dispatch()).expect("it is on such a device"),
+    ))
+}
+
+/// The client of a tensor's device and the memory that the tensor is a slice of; `None` where CubeCL
+/// does not program the device.
+pub fn memory<const D: usize>(tensor: Tensor<D>) -> Option<(Client, Handle)> {
+    let CubeTensor {
+        client, mut handle, ..
+    } = crate::gpu::buffer(tensor.without_autodiff().into_dispatch())?;
+    (handle.offset_start, handle.offset_end) = (None, None);
+    Some((client, handle))
 }
 
 /// What was written into guard bands on this thread so far, a line a buffer, and how many buffers
 /// were looked at: one device's, since a thread's buffers are read together. Waits for it.
 pub fn damage() -> (Vec<String>, usize) {
-    GUARDS.with_borrow(|guards| {
+    settle();
+    GUARDS.with(|guards| {
         let guards = guards.as_deref().unwrap_or_default();
         let Some(first) = guards.first() else {
             return (Vec::new(), 0);
@@ -94,7 +96,8 @@ pub fn damage() -> (Vec<String>, usize) {
 
 /// Looks no more at the buffers that were made so far, and gives their memory back.
 pub fn forget() {
-    GUARDS.with_borrow_mut(|guards| {
+    settle();
+    GUARDS.with(|guards| {
         if let Some(guards) = guards {
             guards.clear();
         }
@@ -104,9 +107,11 @@ pub fn forget() {
 /// Runs `work` with bounds checks of CubeCL's in every kernel of this crate that it launches on this
 /// thread.
 pub fn with_bounds_checks<T>(work: impl FnOnce() -> T) -> T {
+    settle();
     let outer = BOUNDS.replace(true);
     let result = work();
-    BOUNDS.set(outer);
+    settle();
+    BOUNDS.replace(outer);
     result
 }
 
@@ -121,7 +126,7 @@ pub(crate) fn buffer(client: &Client, bytes: usize) -> Option<Handle> {
 }
 
 fn is_watching() -> bool {
-    GUARDS.with_borrow(Option::is_some)
+    GUARDS.with(|guards| guards.is_some())
 }
 
 /// A copy of a tensor between guard bands.
@@ -155,7 +160,7 @@ fn guarded(client: &Client, content: &[u8]) -> Handle {
         band,
         bytes: content.len(),
     };
-    GUARDS.with_borrow_mut(|guards| guards.get_or_insert_default().push(guard));
+    GUARDS.with(|guards| guards.get_or_insert_default().push(guard));
     handle.offset_start(band as u64).offset_end(after as u64)
 }
 

@@ -1,6 +1,5 @@
 //! Where a pass spends its time: each stage of the kernels waited for and timed, for benches.
 
-use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -9,6 +8,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::MemoryScope;
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 
+use crate::gpu::settle;
+use crate::here::Here;
 use crate::host;
 
 /// What the runs of one stage add up to.
@@ -26,19 +27,18 @@ pub struct Stage {
     pub bytes: u64,
 }
 
-thread_local! {
-    static LAUNCHES: Cell<u64> = const { Cell::new(0) };
-    static STAGES: RefCell<Option<Vec<Stage>>> = const { RefCell::new(None) };
-}
+static LAUNCHES: Here<u64> = Here::new();
+static STAGES: Here<Option<Vec<Stage>>> = Here::new();
 
 /// How often this thread has launched one of this crate's kernels.
 pub fn launches() -> u64 {
+    settle();
     LAUNCHES.get()
 }
 
 /// Counts a launch.
 pub(crate) fn launched() {
-    LAUNCHES.set(LAUNCHES.get() + 1);
+    LAUNCHES.with(|count| *count += 1);
 }
 
 /// Runs `work` and returns how many kernels were launched meanwhile, this crate's and Burn's, on
@@ -51,9 +51,11 @@ pub fn all_launches_of<T>(work: impl FnOnce() -> T) -> (T, u64) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
+    settle();
     let count = Arc::new(Count::default());
     let observation = LaunchObservation::new(count.clone());
     let result = work();
+    settle();
     drop(observation);
     (result, count.0.load(Ordering::Relaxed))
 }
@@ -62,8 +64,10 @@ pub fn all_launches_of<T>(work: impl FnOnce() -> T) -> (T, u64) {
 /// of their first runs. Each stage is waited for, so that their times add up to more than `work`
 /// takes alone, by what a wait costs.
 pub fn stages_of<T>(work: impl FnOnce() -> T) -> (T, Vec<Stage>) {
+    settle();
     let outer = STAGES.replace(Some(Vec::new()));
     let result = work();
+    settle();
     let stages = STAGES.replace(outer).unwrap_or_default();
     (result, stages)
 }
@@ -75,7 +79,7 @@ pub(crate) fn stage<T>(
     operations: f64,
     launches: impl FnOnce() -> T,
 ) -> T {
-    if STAGES.with_borrow(Option::is_none) {
+    if STAGES.with(|stages| stages.is_none()) {
         return launches();
     }
     host::wait(on);
@@ -85,7 +89,7 @@ pub(crate) fn stage<T>(
     let seconds = start.elapsed().as_secs_f64();
     let report = on.client.memory_report(MemoryScope::Device);
     let bytes = report.usage().bytes_in_use;
-    STAGES.with_borrow_mut(|stages| {
+    STAGES.with(|stages| {
         let Some(stages) = stages else { return };
         match stages.iter_mut().find(|stage| stage.name == name) {
             Some(stage) => {

@@ -5,18 +5,15 @@
 //! Nothing here changes a result beyond rounding, and nothing outside of benches and tests calls
 //! it: the choice stays a function of device, type and shape alone.
 
-use std::cell::Cell;
-
 use burn::tensor::{Device, Tensor};
 
 use crate::Compute;
-use crate::gpu::{on_cube, primitive};
+use crate::gpu::{on_cube, primitive, settle};
+use crate::here::Here;
 use crate::matmul::tier;
 pub use crate::matmul::tier::THROUGH_MEMORY;
 
-thread_local! {
-    static CHOSEN: Cell<Option<&'static str>> = const { Cell::new(None) };
-}
+static CHOSEN: Here<Option<&'static str>> = Here::new();
 
 /// Names of the tiles that `device` takes for operands of type `compute`, the rule's own first;
 /// none where plain tiles are all there is.
@@ -39,11 +36,14 @@ pub fn with_tile<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     // Also where `work` panics, as drivers do.
     impl Drop for Restored {
         fn drop(&mut self) {
-            CHOSEN.set(self.0);
+            CHOSEN.replace(self.0);
         }
     }
+    settle();
     let _outer = Restored(CHOSEN.replace(Some(name)));
-    work()
+    let result = work();
+    settle();
+    result
 }
 
 /// What [`with_tile`] asked for.

@@ -6,7 +6,7 @@
 //! backward.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -60,7 +60,7 @@ impl<T> Once<T> {
     }
 
     fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 
@@ -283,6 +283,41 @@ where
     )
 }
 
+/// Sums of gradients over several backward passes, handed to each of them instead of to autodiff, so
+/// that none needs buffers of its own.
+#[derive(Debug)]
+pub struct Accumulator<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Clone for Accumulator<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Default for Accumulator<T> {
+    /// From zero.
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl<T> Accumulator<T> {
+    /// Goes on from `sums`, to which nobody else should hold a handle; `None`: from zero.
+    pub fn new(sums: Option<T>) -> Self {
+        Self(Arc::new(Mutex::new(sums)))
+    }
+
+    /// The sums, which are its no more; `None` if no backward pass ran.
+    pub fn take(&self) -> Option<T> {
+        lock(&self.0).take()
+    }
+
+    /// What a backward pass made of the sums that it took.
+    pub(crate) fn put(&self, sums: T) {
+        *lock(&self.0) = Some(sums);
+    }
+}
+
 /// One backward for several results of a function.
 ///
 /// Burn's steps have one output. Each result attached here is a step that only hands its gradient
@@ -341,8 +376,6 @@ impl<M: Send + 'static> Joint<M> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -203,9 +203,10 @@ impl Decoder {
         self.numerics
     }
 
-    /// The same model, whose head makes all logits at once, or some tokens' at a time.
-    pub fn with_full_logits(mut self, full_logits: bool) -> Self {
-        self.numerics.full_logits = full_logits;
+    /// The same model, whose head takes so many bytes for logits, as [`Numerics::head_workspace`]
+    /// says.
+    pub fn with_head_workspace(mut self, bytes: usize) -> Self {
+        self.numerics.head_workspace = bytes;
         self
     }
 

@@ -6,7 +6,7 @@ use bellows_kernels::memory::note;
 use bellows_kernels::norm::{add_rms_norm, rms_norm};
 use bellows_kernels::{Compute, Kernels};
 use burn::module::{Module, Param};
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use super::{Init, Numerics};
 
@@ -149,28 +149,12 @@ impl Embedding {
 
     /// `ids`: `[rows]`; returns `[rows, hidden]`.
     pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        let rows = embedding(self.weight.val(), ids.clone(), self.kernels);
-        match self.padded(&ids) {
-            None => rows,
-            Some(padded) => rows.clone().mask_where(padded, rows.detach()),
-        }
+        embedding(self.weight.val(), ids, self.padding, self.kernels)
     }
 
     /// Adds the gradient `dy` `[rows, hidden]` of [`Embedding::forward`] to `sum`, a gradient of
     /// the weight, all without autodiff; in place where `sum` is the only handle.
     pub fn add_gradient(&self, sum: Tensor<2>, ids: Tensor<1, Int>, dy: Tensor<2>) -> Tensor<2> {
-        let dy = match self.padded(&ids) {
-            None => dy,
-            Some(padded) => dy.mask_fill(padded, 0.0),
-        };
-        add_gradient(sum, ids, dy)
-    }
-
-    /// Which elements of the rows are those of the padding token, where there is one.
-    fn padded(&self, ids: &Tensor<1, Int>) -> Option<Tensor<2, Bool>> {
-        let padding = self.padding?;
-        let (count, hidden) = (ids.dims()[0], self.weight.dims()[1]);
-        let padded = ids.clone().equal_scalar(padding as i64);
-        Some(padded.reshape([count, 1]).expand([count, hidden]))
+        add_gradient(sum, ids, dy, self.padding)
     }
 }

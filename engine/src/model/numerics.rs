@@ -1,10 +1,11 @@
 //! How a model computes: whose kernels, and in which type they multiply.
 
+use bellows_kernels::cross_entropy::WORKSPACE;
 use bellows_kernels::{Compute, Kernels};
 
 /// Set once, where a model is made ([`super::Init::with_numerics`]); the decoder and each of its parts
 /// hold a copy. Moments, the residual stream, routers and normalisations are f32 whatever it says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Numerics {
     /// Which implementation computes each family of operations.
     pub kernels: Kernels,
@@ -16,7 +17,19 @@ pub struct Numerics {
     pub weights: Compute,
     /// Compute the experts' pre-activations again in backward instead of keeping them.
     pub recompute_experts: bool,
-    /// Let the head make the logits of all tokens at once, as is common, instead of some tokens at
-    /// a time: for comparison.
-    pub full_logits: bool,
+    /// Bytes that the head may take for logits: it makes those of as many tokens at a time as fit.
+    /// With `usize::MAX` it makes all of them at once, as is common: for comparison.
+    pub head_workspace: usize,
+}
+
+impl Default for Numerics {
+    fn default() -> Self {
+        Self {
+            kernels: Kernels::default(),
+            compute: Compute::default(),
+            weights: Compute::default(),
+            recompute_experts: false,
+            head_workspace: WORKSPACE,
+        }
+    }
 }

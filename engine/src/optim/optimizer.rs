@@ -91,6 +91,22 @@ impl Gradients {
         });
     }
 
+    /// Takes out the sum of the parameter called `name`, in its shape, to be added to in place;
+    /// `None`: nothing was added yet.
+    pub(crate) fn take<const D: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+    ) -> Option<Tensor<D>> {
+        self.by_name.remove(name).map(|sum| sum.reshape(shape))
+    }
+
+    /// Puts the sum of the parameter called `name` back.
+    pub(crate) fn put<const D: usize>(&mut self, name: &str, sum: Tensor<D>) {
+        let count: usize = sum.dims().iter().product();
+        self.by_name.insert(name.to_owned(), sum.reshape([count]));
+    }
+
     /// Gives every parameter of `model` without a gradient one of zero.
     pub fn complete(&mut self, model: &Decoder) {
         struct Fill<'a> {

@@ -23,6 +23,7 @@ pub use choose::{Candidate, Chunks, Mode, Nearest, Plan, Question, ample_chunk, 
 pub use parameter::{Parameter, largest_parameter};
 pub use tape::{ByKind, Fullest, Phase};
 
+use bellows_kernels::cross_entropy::WORKSPACE;
 use bellows_kernels::memory::Kind;
 use bellows_kernels::{Compute, Kernels, linear};
 use burn::tensor::Device;
@@ -47,8 +48,8 @@ pub struct Target {
     pub weights: Compute,
     /// Whether the experts' pre-activations are computed again instead of being kept.
     pub recompute_experts: bool,
-    /// Whether the head makes the logits of all tokens at once.
-    pub full_logits: bool,
+    /// Bytes that the head may take for logits, as [`Numerics::head_workspace`] says.
+    pub head_workspace: usize,
 }
 
 /// CubeCL's page of small buffers.
@@ -64,7 +65,7 @@ impl Target {
             accelerated: compute != Compute::F32,
             weights: Compute::F32,
             recompute_experts: false,
-            full_logits: false,
+            head_workspace: WORKSPACE,
         }
     }
 
@@ -77,7 +78,7 @@ impl Target {
             accelerated: false,
             weights: Compute::F32,
             recompute_experts: false,
-            full_logits: false,
+            head_workspace: WORKSPACE,
         }
     }
 
@@ -85,11 +86,11 @@ impl Target {
     pub fn of(device: &Device, numerics: Numerics) -> Self {
         let gpu = *device != Device::flex();
         let cube = gpu && numerics.kernels == Kernels::Fused;
-        let full_logits = numerics.full_logits;
+        let head_workspace = numerics.head_workspace;
         if !cube {
             return Self {
                 gpu,
-                full_logits,
+                head_workspace,
                 ..Self::cpu()
             };
         }
@@ -97,7 +98,7 @@ impl Target {
             accelerated: linear::accelerated(device, numerics.compute),
             weights: numerics.weights,
             recompute_experts: numerics.recompute_experts,
-            full_logits,
+            head_workspace,
             ..Self::gpu(numerics.compute)
         }
     }
@@ -125,6 +126,16 @@ impl Target {
     /// Whether matrices are held as they are multiplied, so that nothing converts them.
     fn holds_compute(self) -> bool {
         self.cube && self.weights == self.compute
+    }
+
+    /// Bytes of a matrix of `elements` in the type that kernels multiply in: none where it is held
+    /// in it, or f32 is multiplied as it is.
+    fn converted_matrix(self, elements: usize) -> u64 {
+        match self.element() {
+            families::F32 => 0,
+            _ if self.holds_compute() => 0,
+            element => element * elements as u64,
+        }
     }
 
     /// Bytes of an element of the compute type.

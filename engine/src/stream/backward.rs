@@ -103,7 +103,7 @@ impl Layer<'_> {
     /// the gradient of that output.
     fn whole(&mut self, at: usize, part: &Part, dy: &mut Vec<Tensor<2>>) {
         let kept = self.kept.pop().expect("every chunk's input is kept");
-        let x = kept.restore(self.step.device);
+        let x = kept.restore(&self.step.plain.embed_tokens, self.step.device);
         drop(kept);
         let x = Tensor::from_inner(x).require_grad();
         let stream = Stream {
@@ -130,10 +130,10 @@ impl Layer<'_> {
     fn streamed(&mut self, first: usize, group: &[Part], dy: &mut Vec<Tensor<2>>) {
         let numbers = first..first + group.len();
         let device = self.step.device;
-        let inputs = self.inputs;
+        let (inputs, embedding) = (self.inputs, &self.step.plain.embed_tokens);
         let again = enter_stage(Stage::Recompute);
         let kept = self.kept.split_off(first);
-        let own = restored(kept.iter(), device);
+        let own = restored(kept.iter(), embedding, device);
         let (keys, values) = own
             .zip(&inputs[numbers.clone()])
             .map(|(x, input)| self.plain.keys(x, input))
@@ -146,7 +146,7 @@ impl Layer<'_> {
         // Gradients of the keys and values before the chunk that was last at work, from all chunks
         // behind them.
         let mut arriving: Option<(Tensor<4>, Tensor<4>)> = None;
-        let own = restored(kept.into_iter().rev(), device);
+        let own = restored(kept.into_iter().rev(), embedding, device);
         for ((at, part), x) in numbers.zip(group).rev().zip(own) {
             let input = &inputs[at];
             let (start, length) = (part.tokens.start, part.tokens.len());
@@ -253,23 +253,18 @@ fn take_expert_sums(
     let FeedForward::Mixture(mixture) = &layer.mlp else {
         return WeightAccumulator::default();
     };
-    let [gate_up, down] = expert_names(index).map(|name| gradients.by_name.remove(&name));
-    let sums = gate_up.zip(down).map(|(gate_up, down)| WeightSums {
-        gate_up: gate_up.reshape(mixture.experts.gate_up_proj.dims()),
-        down: down.reshape(mixture.experts.down_proj.dims()),
-    });
-    WeightAccumulator::new(sums)
+    let (experts, [gate_up, down]) = (&mixture.experts, expert_names(index));
+    let gate_up = gradients.take(&gate_up, experts.gate_up_proj.dims());
+    let down = gradients.take(&down, experts.down_proj.dims());
+    let sums = gate_up.zip(down);
+    WeightAccumulator::new(sums.map(|(gate_up, down)| WeightSums { gate_up, down }))
 }
 
 fn put_expert_sums(index: usize, sums: WeightAccumulator, gradients: &mut Gradients) {
     let Some(sums) = sums.take() else { return };
-    for (name, sum) in expert_names(index)
-        .into_iter()
-        .zip([sums.gate_up, sums.down])
-    {
-        let count: usize = sum.dims().iter().product();
-        gradients.by_name.insert(name, sum.reshape([count]));
-    }
+    let [gate_up, down] = expert_names(index);
+    gradients.put(&gate_up, sums.gate_up);
+    gradients.put(&down, sums.down);
 }
 
 /// The gradient of the embedding, a row a token of the vocabulary, is added where the step's sum of
@@ -284,14 +279,12 @@ fn embedding(
     let embedding = &step.model.embed_tokens;
     let dims = embedding.weight.dims();
     let name = "embed_tokens.weight";
-    let mut sum = match gradients.by_name.remove(name) {
-        Some(sum) => sum.reshape(dims),
-        None => Tensor::zeros(dims, &step.device.clone().without_autodiff()),
-    };
+    let mut sum = gradients
+        .take(name, dims)
+        .unwrap_or_else(|| Tensor::zeros(dims, &step.device.clone().without_autodiff()));
     for (input, dy) in inputs.iter().zip(dy) {
         sum = embedding.add_gradient(sum, input.ids.clone(), dy);
     }
-    let sum = sum.reshape([dims[0] * dims[1]]);
     own(&sum, Kind::Gradients, None, name);
-    gradients.by_name.insert(name.to_owned(), sum);
+    gradients.put(name, sum);
 }

@@ -95,10 +95,7 @@ pub fn run(
                 decisions = routings.len();
                 if let Some(keep) = keep {
                     kept.push(match index {
-                        0 => Kept::Embedded {
-                            embedding: plain.embed_tokens.clone(),
-                            ids: inputs[at].ids.clone(),
-                        },
+                        0 => Kept::Embedded(inputs[at].ids.clone()),
                         _ => Kept::new(x, keep.keep, compute),
                     });
                     if let Attended::Keep(Some(known)) = attended {

@@ -38,10 +38,7 @@ pub fn run(
         Some(_) => "lm_head.weight",
         None => "embed_tokens.weight",
     };
-    let mut sum = gradients
-        .by_name
-        .remove(name)
-        .map(|sum| sum.reshape(head.dims()));
+    let mut sum = gradients.take(name, head.dims());
     let mut value: Option<Tensor<1>> = None;
     let ranges: Vec<Range<usize>> = parts.ranges().collect();
     let weighed = step
@@ -84,10 +81,7 @@ pub fn run(
         }
     }
     if let Some(sum) = sum {
-        let count: usize = sum.dims().iter().product();
-        gradients
-            .by_name
-            .insert(name.to_owned(), sum.reshape([count]));
+        gradients.put(name, sum);
     }
     let report = match (weighed, value) {
         (Some(weighed), _) => Tensor::cat(weighed.report, 0),
@@ -117,15 +111,17 @@ fn weigh(step: &MicroStep<'_>, ranges: &[Range<usize>], last: &[Tensor<2>]) -> W
 
 /// Tokens that a call takes together, if a chunk does not have as many itself.
 pub(crate) fn least_tokens(model: &Decoder, device: &Device) -> usize {
-    if model.numerics().full_logits {
-        return usize::MAX;
-    }
-    tokens_of_a_call(device.clone().without_autodiff() != Device::flex())
+    let gpu = device.clone().without_autodiff() != Device::flex();
+    tokens_of_a_call(gpu, model.numerics().head_workspace)
 }
 
-/// The same by the kind of device.
-pub(crate) fn tokens_of_a_call(gpu: bool) -> usize {
-    if gpu { TOKENS } else { TOKENS_ON_CPU }
+/// The same by the kind of device and the bytes that logits may take.
+pub(crate) fn tokens_of_a_call(gpu: bool, head_workspace: usize) -> usize {
+    match (head_workspace, gpu) {
+        (usize::MAX, _) => usize::MAX,
+        (_, true) => TOKENS,
+        (_, false) => TOKENS_ON_CPU,
+    }
 }
 
 /// Neighbouring chunks that share a call: as many as have `tokens` rows together, at least one.

@@ -49,13 +49,9 @@ pub enum Kept {
     Device(Tensor<2>),
     /// On the host.
     Host(Moved<2>),
-    /// Nowhere: the first layer's input is rows of the embedding, which are looked up again.
-    Embedded {
-        /// Without autodiff.
-        embedding: Embedding,
-        /// The chunk's tokens.
-        ids: Tensor<1, Int>,
-    },
+    /// Nowhere: the first layer's input is rows of the embedding, which are looked up again, by the
+    /// chunk's tokens.
+    Embedded(Tensor<1, Int>),
 }
 
 impl Kept {
@@ -75,12 +71,12 @@ impl Kept {
         }
     }
 
-    /// The chunk in f32 on `device`, without autodiff.
-    pub fn restore(&self, device: &Device) -> Tensor<2> {
+    /// The chunk in f32 on `device`, without autodiff; `embedding` is the model's, likewise.
+    pub fn restore(&self, embedding: &Embedding, device: &Device) -> Tensor<2> {
         match self {
             Self::Device(x) => convert(x.clone(), Compute::F32),
             Self::Host(moved) => moved.restore(&device.clone().without_autodiff()),
-            Self::Embedded { embedding, ids } => {
+            Self::Embedded(ids) => {
                 let rows = embedding.forward(ids.clone());
                 memory::note(&rows);
                 rows
@@ -140,21 +136,26 @@ impl KeptAttention {
 /// The chunks in f32 on `device`, in the order of `kept`. One that comes from the host is restored
 /// while the one ahead of it is worked on; the others cost nothing to have, and are restored when
 /// they are asked for. What `kept` owns is let go as it is restored.
-pub fn restored<I>(kept: I, device: &Device) -> impl Iterator<Item = Tensor<2>> + use<I>
+pub fn restored<'a, I>(
+    kept: I,
+    embedding: &'a Embedding,
+    device: &'a Device,
+) -> impl Iterator<Item = Tensor<2>> + use<'a, I>
 where
     I: Iterator,
     I::Item: Borrow<Kept>,
 {
-    let device = device.clone();
     let mut kept = kept.peekable();
     let mut ahead: Option<Tensor<2>> = None;
     std::iter::from_fn(move || {
         let now = match ahead.take() {
             Some(restored) => restored,
-            None => kept.next()?.borrow().restore(&device),
+            None => kept.next()?.borrow().restore(embedding, device),
         };
         if matches!(kept.peek().map(Borrow::borrow), Some(Kept::Host(_))) {
-            ahead = kept.next().map(|kept| kept.borrow().restore(&device));
+            ahead = kept
+                .next()
+                .map(|kept| kept.borrow().restore(embedding, device));
         }
         Some(now)
     })

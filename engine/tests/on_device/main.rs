@@ -2,6 +2,8 @@
 //! packed or repeated.
 
 mod accumulation;
+#[cfg(feature = "fusion")]
+mod arithmetic;
 mod balance;
 mod batches;
 #[path = "../../../kernels/tests/on_device/device.rs"]

@@ -1,10 +1,10 @@
 //! Updates of a whole model.
 
+use bellows_engine::kernels::memory::address;
 use bellows_engine::model::Decoder;
 use bellows_engine::objective::{BalanceScope, RouterObjective, update_correction_bias};
 use bellows_engine::optim::{AdamW, AdamWConfig, Gradients, ParameterKind, parameter_kind};
 use bellows_engine::weights::parameters;
-use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::batches::{divided, step, whole};
@@ -197,27 +197,20 @@ fn clipping_scales_all_gradients_to_one_norm_and_never_up() {
     }
 }
 
-/// The device's memory in which a tensor lies, by a name that no later memory gets.
-fn place(tensor: Tensor<1>) -> Option<String> {
-    match tensor.without_autodiff().into_dispatch().kind {
-        DispatchTensorKind::Cube(BackendTensor::Float(cube)) => {
-            Some(format!("{:?}", cube.handle.memory.binding().id()))
-        }
-        _ => None,
-    }
-}
-
 #[test]
 fn a_step_of_training_leaves_every_weight_and_moment_where_it_lay() {
     let Some(device) = test_device() else { return };
     let mut optimizer = AdamW::new(&AdamWConfig::default());
     let (model, _) = train(build(&deepseek_v3(), &device), &mut optimizer, &device);
-    let places = |model: &Decoder, optimizer: &AdamW| -> Vec<Option<String>> {
+    let places = |model: &Decoder, optimizer: &AdamW| -> Vec<Option<usize>> {
         let weights = parameters(model).into_iter().map(|(.., values)| values);
         let moments = optimizer
             .state()
             .flat_map(|(_, moments)| [moments.first.clone(), moments.second.clone()]);
-        weights.chain(moments).map(place).collect()
+        weights
+            .chain(moments)
+            .map(|tensor| address(&tensor))
+            .collect()
     };
     let before = places(&model, &optimizer);
     if before.iter().any(Option::is_none) {

@@ -11,7 +11,7 @@ use cubecl::prelude::{CubeDim, SequenceArg};
 
 use super::device::{self, CHUNK, OUTCOME, UNITS};
 use super::{Moments, Parameter, Step};
-use crate::gpu::{arg, contiguous, count, empty, grid, launch, primitive, tensor};
+use crate::gpu::{arg, contiguous, count, empty, grid, launch, own, primitive, tensor};
 
 /// Most tensors of one launch: enough that launches cost little, few enough that a kernel's
 /// branches do.
@@ -133,12 +133,6 @@ pub fn update(
         });
     let updated = values.into_iter().map(tensor).zip(moments).collect();
     (updated, tensor(outcome))
-}
-
-/// A contiguous tensor that nobody else holds.
-fn own(value: CubeTensor) -> CubeTensor {
-    let value = contiguous(value);
-    if value.can_mut() { value } else { value.copy() }
 }
 
 fn chunks(tensor: &CubeTensor) -> usize {

@@ -38,7 +38,7 @@ pub(super) fn tier(
     if !(ours && fits) {
         return None;
     }
-    let like = gpu::primitive(query.clone());
+    let like = gpu::probe(query)?;
     let widths = [width, value_width].map(|width| width.next_multiple_of(PIECE));
     Some(match settings.tier {
         // The cooperative kernels only where the device runs them.

@@ -84,13 +84,11 @@ pub use backend::{AttentionBackend, Rule};
 pub use fused::{Pass, backward, forward};
 pub use tier::{MAX_WIDTH, Scope, Tier, Tile, Tiles};
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use burn::tensor::{Int, Tensor};
 
 use crate::calls::{Path, note};
 use crate::convert::convert;
-use crate::vjp::custom_vjp;
+use crate::vjp::{Accumulator, custom_vjp};
 use crate::{Compute, Kernels};
 
 /// A hidden position's score: far below any other, and finite in f32, so that differences of two
@@ -138,25 +136,8 @@ pub struct Settings {
     pub tier: Option<Tier>,
 }
 
-/// Sums of the gradients of keys and values over several backward passes.
-#[derive(Clone, Debug, Default)]
-pub struct KeySums(Arc<Mutex<Option<(Tensor<4>, Tensor<4>)>>>);
-
-impl KeySums {
-    /// Goes on from the gradients of keys and values `sums`, in their shapes; `None`: from zero.
-    pub fn new(sums: Option<(Tensor<4>, Tensor<4>)>) -> Self {
-        Self(Arc::new(Mutex::new(sums)))
-    }
-
-    /// The sums, which are its no more; `None` if no backward pass ran.
-    pub fn take(&self) -> Option<(Tensor<4>, Tensor<4>)> {
-        self.lock().take()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<(Tensor<4>, Tensor<4>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Sums of the gradients of keys and values, in their shapes, over several backward passes.
+pub type KeySums = Accumulator<(Tensor<4>, Tensor<4>)>;
 
 /// What a forward pass found, for a second one over the same operands: with it the second costs
 /// nothing but keeps what backward needs. Where layers are recomputed, that is the difference
@@ -221,7 +202,7 @@ pub fn attention_again(
         Some(sums) => custom_vjp([query.into()], y, move |dy, _| {
             let before = sums.take();
             let (dq, dk, dv) = pass.backward(dy, before);
-            *sums.lock() = Some((dk, dv));
+            sums.put((dk, dv));
             [Some(dq.into())]
         }),
         None => custom_vjp([query.into(), key.into(), value.into()], y, move |dy, _| {

@@ -183,7 +183,7 @@ pub(super) fn subgroup(like: &CubeTensor) -> usize {
 /// Something on `device` to ask it through; `None` where it runs no kernels.
 fn probe(device: &Device) -> Option<CubeTensor> {
     let probe = Tensor::<1>::zeros([4], &device.clone().without_autodiff());
-    gpu::on_cube(&probe).then(|| gpu::primitive(probe))
+    gpu::probe(&probe)
 }
 
 /// Widths as the kernels see them.

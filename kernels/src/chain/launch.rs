@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 
 use super::device::{self, TOKENS, UNITS, WIDTH};
 use crate::convert::element;
-use crate::gpu::{arg, contiguous, count, empty, grid, launch};
+use crate::gpu::{arg, contiguous, count, empty, grid, lanes, launch};
 use crate::matmul::launch::gradient;
 use crate::matmul::{Access, Groups, Plain, Tier};
 use crate::profile::stage;
@@ -18,8 +18,9 @@ pub(super) const MAX_FUSED_EXPERTS: usize = 4 * WIDTH;
 const PART: usize = 256;
 const MAX_PARTS: usize = 64;
 
-fn lanes(hidden: usize) -> usize {
-    if hidden.is_multiple_of(4) { 4 } else { 1 }
+/// Parts of a sum over `tokens`.
+pub(super) fn parts(tokens: usize) -> usize {
+    (tokens / PART).clamp(1, MAX_PARTS)
 }
 
 /// Sorted rows of T tokens, and how they are summed.
@@ -182,7 +183,7 @@ pub(super) fn router_gradient(dlogits: CubeTensor, x: CubeTensor) -> CubeTensor 
     let (dlogits, x) = (contiguous(dlogits), contiguous(x));
     let (tokens, experts) = (dlogits.shape()[0], dlogits.shape()[1]);
     let hidden = x.shape()[1];
-    let parts = (tokens / PART).clamp(1, MAX_PARTS);
+    let parts = parts(tokens);
     let out = empty(&x, [parts, experts, hidden], DType::F32);
     let operations = 2.0 * (tokens * hidden * experts) as f64;
     stage(&x, "gradient of the router", operations, || {

@@ -6,27 +6,31 @@
 mod device;
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Cube, DType, Dispatch, backend_extension};
+use burn::backend::{Backend, DType, Dispatch, backend_extension};
 use burn::tensor::Tensor;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
 use crate::Compute;
-use crate::gpu::{arg, contiguous, count, empty, grid, launch};
+#[cfg(feature = "fusion")]
+use crate::gpu::spec;
+use crate::gpu::{arg, contiguous, count, grid, lanes, launch, shaped_like};
 use crate::profile::stage;
 
 /// Units of a workgroup that goes through elements.
 const UNITS: usize = 256;
 
 /// Conversion as an operation of a Burn backend.
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait ConvertBackend: Backend {
     /// The values of `tensor` in another storage type, rounded to nearest.
+    #[fusion(meta = |tensor, to| spec::like(tensor, to.dtype()))]
     fn convert_float(tensor: FloatTensor<Self>, to: Compute) -> FloatTensor<Self>;
 }
 
-impl ConvertBackend for Cube {
+impl ConvertBackend for CubeBackend {
     fn convert_float(tensor: FloatTensor<Self>, to: Compute) -> FloatTensor<Self> {
         convert_primitive(tensor, to.dtype())
     }
@@ -63,13 +67,8 @@ pub(crate) fn convert_primitive(tensor: CubeTensor, dtype: DType) -> CubeTensor 
     if tensor.dtype == dtype {
         return tensor;
     }
-    let mut out = empty(&tensor, [count(&tensor)], dtype);
-    out.meta = tensor.meta.clone();
-    let lanes = if count(&tensor).is_multiple_of(4) {
-        4
-    } else {
-        1
-    };
+    let out = shaped_like(&tensor, dtype);
+    let lanes = lanes(count(&tensor));
     let vectors = count(&tensor) / lanes;
     // SAFETY: both buffers hold `vectors` vectors.
     stage(&tensor, "convert", 0.0, || unsafe {

@@ -1,16 +1,24 @@
 //! Linear cross-entropy as operations of a Burn backend.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Cube, backend_extension};
+use burn::backend::{Backend, backend_extension};
+use burn_cubecl::CubeBackend;
 
 use super::Settings;
 use super::launch;
+#[cfg(feature = "fusion")]
+use crate::gpu::spec;
+#[cfg(feature = "fusion")]
+use burn::backend::DType;
 
 /// Forward and backward passes without autodiff. At least one token, hidden feature and entry of
 /// the vocabulary. `hidden`, `head` and `labels` as in the family's table.
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait CrossEntropyBackend: Backend {
     /// Losses and log-sum-exps `[N]`, f32.
+    #[fusion(meta = |hidden, _, _, _| {
+        (spec::floats([hidden.shape[0]]), spec::floats([hidden.shape[0]]))
+    })]
     fn cross_entropy_forward(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -21,6 +29,9 @@ pub trait CrossEntropyBackend: Backend {
     /// Gradients of `hidden` and `head`, f32, from the log-sum-exps `[N]` and `slopes` `[2, N]`: the
     /// gradient of the loss, and that of loss and log-sum-exp together. That of `head` is
     /// `head_sum` with it added where `accumulate` says so, else fresh.
+    #[fusion(meta = |hidden, head, _, _, _, _, _, _| {
+        (spec::like(hidden, DType::F32), spec::like(head, DType::F32))
+    })]
     fn cross_entropy_backward(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -34,6 +45,12 @@ pub trait CrossEntropyBackend: Backend {
 
     /// Losses, log-sum-exps, and the gradients of the objective as
     /// [`CrossEntropyBackend::cross_entropy_backward`] gives them.
+    #[fusion(meta = |hidden, head, _, _, _, _, _| (
+        spec::floats([hidden.shape[0]]),
+        spec::floats([hidden.shape[0]]),
+        spec::like(hidden, DType::F32),
+        spec::like(head, DType::F32),
+    ))]
     fn cross_entropy_both(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -51,6 +68,7 @@ pub trait CrossEntropyBackend: Backend {
 
     /// `gradient · factor / divisor`, f32, `factor` `[1]`: in place where nobody else holds it, and
     /// not at all where it is 1, which only the device knows.
+    #[fusion(meta = |gradient, _, _| gradient.clone())]
     fn cross_entropy_scale(
         gradient: FloatTensor<Self>,
         factor: FloatTensor<Self>,
@@ -58,7 +76,7 @@ pub trait CrossEntropyBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl CrossEntropyBackend for Cube {
+impl CrossEntropyBackend for CubeBackend {
     fn cross_entropy_forward(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,

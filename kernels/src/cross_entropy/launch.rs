@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use burn::backend::ops::IntTensorOps;
-use burn::backend::{Cube, DType, TensorMetadata};
+use burn::backend::{DType, TensorMetadata};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::slice;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -13,7 +14,7 @@ use super::device::{self, UNITS};
 use super::plan::{Plan, Shape, TileShape, stride};
 use super::product::{self, SizesLaunch};
 use crate::convert::{convert_primitive as convert, element};
-use crate::gpu::{MAX_GRID, arg, contiguous, count, empty, grid, launch};
+use crate::gpu::{MAX_GRID, arg, contiguous, count, empty, grid, lanes, launch, own};
 use crate::matmul::launch::gradient;
 use crate::matmul::{Access, Groups, Plain, Tier};
 use crate::profile::stage;
@@ -82,7 +83,7 @@ impl Call {
             } else {
                 head
             },
-            labels: contiguous(Cube::int_cast(labels, burn::tensor::IntDType::I32)),
+            labels: contiguous(CubeBackend::int_cast(labels, burn::tensor::IntDType::I32)),
             hidden: contiguous(hidden),
             shape,
             dtype,
@@ -138,11 +139,7 @@ impl Call {
 
     /// Vectors of plain tiles: rows of logits are whole ones always.
     fn lanes(&self) -> usize {
-        if self.shape.hidden.is_multiple_of(4) {
-            4
-        } else {
-            1
-        }
+        lanes(self.shape.hidden)
     }
 
     /// Operations of one of the three products of a chunk.
@@ -378,10 +375,9 @@ impl Sums {
         } = call.shape;
         let Plan { rows, splits, .. } = call.plan;
         let begun = head_sum.is_some();
-        let head = match head_sum.map(contiguous) {
+        let head = match head_sum {
             // In place, unless someone else still reads it.
-            Some(sum) if sum.can_mut() => sum,
-            Some(sum) => sum.copy(),
+            Some(sum) => own(sum),
             None => call.vector([vocabulary, hidden]),
         };
         // Whole pieces where the head has rows for them.
@@ -514,17 +510,8 @@ pub(super) fn both(
 
 /// `gradient · factor / divisor`.
 pub(super) fn scale(gradient: CubeTensor, factor: CubeTensor, divisor: f64) -> CubeTensor {
-    let gradient = contiguous(gradient);
-    let gradient = if gradient.can_mut() {
-        gradient
-    } else {
-        gradient.copy()
-    };
-    let lanes = if count(&gradient).is_multiple_of(4) {
-        4
-    } else {
-        1
-    };
+    let gradient = own(gradient);
+    let lanes = lanes(count(&gradient));
     let cubes = (count(&gradient) / lanes)
         .div_ceil(UNITS)
         .clamp(1, MAX_SCALE);

@@ -5,8 +5,8 @@ use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor};
 use super::{Gradients, Losses, Pass, Settings, Slopes, objective};
 
 /// Tokens whose logits lie in the workspace at one time, in three buffers, and never more than
-/// stay near a CPU.
-fn chunk(vocabulary: usize, settings: &Settings) -> usize {
+/// stay near a CPU; all of them where it has no end.
+pub fn tokens_at_once(vocabulary: usize, settings: &Settings) -> usize {
     if settings.workspace == usize::MAX {
         return usize::MAX;
     }
@@ -155,7 +155,7 @@ pub fn forward(
     labels: Tensor<1, Int>,
     settings: &Settings,
 ) -> Losses {
-    let size = chunk(head.dims()[0], settings);
+    let size = tokens_at_once(head.dims()[0], settings);
     let parts = Chunk::all(&hidden, &labels, size)
         .map(|chunk| chunk.losses(&head).2)
         .collect();
@@ -172,7 +172,7 @@ pub fn backward(
     head_sum: Option<Tensor<2>>,
     settings: &Settings,
 ) -> Gradients {
-    let size = chunk(head.dims()[0], settings);
+    let size = tokens_at_once(head.dims()[0], settings);
     let mut sums = Sums::new(head_sum);
     for chunk in Chunk::all(&hidden, &labels, size) {
         let own = Slopes {
@@ -197,7 +197,7 @@ pub fn forward_backward(
     head_sum: Option<Tensor<2>>,
     settings: &Settings,
 ) -> Pass {
-    let size = chunk(head.dims()[0], settings);
+    let size = tokens_at_once(head.dims()[0], settings);
     let mut sums = Sums::new(head_sum);
     let mut parts = Vec::new();
     for chunk in Chunk::all(&hidden, &labels, size) {

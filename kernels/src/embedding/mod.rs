@@ -6,7 +6,7 @@
 //! | `ids` | `[T]`, `0..V` |
 //! | `y` | `[T, H]`, f32 |
 //!
-//! Kept for backward: the ids. The gradient of the matrix is f32 whatever the matrix is held in;
+//! The rows of a padding token, where there is one, get no gradient. Kept for backward: the ids. The gradient of the matrix is f32 whatever the matrix is held in;
 //! [`add_gradient`] adds that of some tokens to a sum that is there, without another one.
 
 mod device;
@@ -23,8 +23,13 @@ use crate::memory::own_gradient;
 use crate::vjp::custom_vjp;
 use crate::{Kernels, gpu};
 
-/// The rows `ids` of `weight`. Shapes as in the module's table.
-pub fn embedding(weight: Tensor<2>, ids: Tensor<1, Int>, kernels: Kernels) -> Tensor<2> {
+/// The rows `ids` of `weight`; that of `padding` gets no gradient. Shapes as in the module's table.
+pub fn embedding(
+    weight: Tensor<2>,
+    ids: Tensor<1, Int>,
+    padding: Option<usize>,
+    kernels: Kernels,
+) -> Tensor<2> {
     let (matrix, ids) = (weight.clone().without_autodiff(), ids.without_autodiff());
     let shape = matrix.dims();
     let fused = runs_fused(&matrix, &ids, kernels);
@@ -38,15 +43,29 @@ pub fn embedding(weight: Tensor<2>, ids: Tensor<1, Int>, kernels: Kernels) -> Te
     };
     custom_vjp([weight.into()], y, move |dy, _| {
         let sum = Tensor::zeros(shape, &dy.device());
-        let sum = add_gradient(sum, ids, dy);
+        let sum = add_gradient(sum, ids, dy, padding);
         own_gradient(&sum);
         [Some(sum.into())]
     })
 }
 
 /// Adds the gradient `dy` `[T, H]` of the rows `ids` to `sum` `[V, H]`, f32, without autodiff: in
-/// place, where nobody else holds `sum`. A row's tokens are added in their order.
-pub fn add_gradient(sum: Tensor<2>, ids: Tensor<1, Int>, dy: Tensor<2>) -> Tensor<2> {
+/// place, where nobody else holds `sum`. A row's tokens are added in their order, those of `padding`
+/// not at all.
+pub fn add_gradient(
+    sum: Tensor<2>,
+    ids: Tensor<1, Int>,
+    dy: Tensor<2>,
+    padding: Option<usize>,
+) -> Tensor<2> {
+    let dy = match padding {
+        None => dy,
+        Some(padding) => {
+            let padded = ids.clone().equal_scalar(padding as i64);
+            let shape = dy.dims();
+            dy.mask_fill(padded.reshape([shape[0], 1]).expand(shape), 0.0)
+        }
+    };
     sum.select_assign(0, ids, dy, IndexingUpdateOp::Add)
 }
 

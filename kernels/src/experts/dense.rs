@@ -1,12 +1,12 @@
 //! Dense SwiGLU by a kernel of its own: one pass over the operands each way.
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Cube, DType, Dispatch, backend_extension};
+use burn::backend::{Backend, DType, Dispatch, backend_extension};
 use burn::tensor::Tensor;
-use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::CubeBackend;
 use cubecl::prelude::*;
 
-use crate::gpu::{arg, contiguous, count, empty, grid, launch, on_cube};
+use crate::gpu::{arg, contiguous, count, grid, launch, on_cube, own, shaped_like};
 use crate::matmul::Four;
 use crate::matmul::epilogue::{swiglu, swiglu_slopes};
 use crate::profile::stage;
@@ -15,13 +15,15 @@ use crate::profile::stage;
 const UNITS: usize = 256;
 
 /// SwiGLU of any shape, as long as four elements make a piece, without autodiff.
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait SwigluBackend: Backend {
     /// `silu(gate) ⊙ up`.
+    #[fusion(meta = |gate, _| gate.clone())]
     fn swiglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Gradients of `gate` and `up` from that of the result; they take the operands' memory where
     /// nobody else holds it.
+    #[fusion(meta = |_, gate, up| (gate.clone(), up.clone()))]
     fn swiglu_backward(
         dy: FloatTensor<Self>,
         gate: FloatTensor<Self>,
@@ -29,11 +31,10 @@ pub trait SwigluBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-impl SwigluBackend for Cube {
+impl SwigluBackend for CubeBackend {
     fn swiglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let (gate, up) = (contiguous(gate), contiguous(up));
-        let mut y = empty(&gate, [count(&gate)], DType::F32);
-        y.meta = gate.meta.clone();
+        let y = shaped_like(&gate, DType::F32);
         let vectors = count(&gate) / 4;
         // SAFETY: all three hold `vectors` vectors.
         stage(&gate, "SwiGLU", 0.0, || unsafe {
@@ -71,15 +72,6 @@ impl SwigluBackend for Cube {
             ));
         });
         (gate, up)
-    }
-}
-
-/// The tensor in memory that may be written.
-fn own(tensor: CubeTensor) -> CubeTensor {
-    let tensor = contiguous(tensor);
-    match tensor.can_mut() {
-        true => tensor,
-        false => tensor.copy(),
     }
 }
 

@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 use super::device;
 use crate::Compute;
 use crate::convert::{convert_primitive as convert, element};
-use crate::gpu::{arg, contiguous, count, empty, grid, launch};
+use crate::gpu::{arg, contiguous, count, empty, grid, lanes, launch};
 use crate::matmul::launch::{
     Stacked, gradient, rows, share_count, swiglu_rows, swiglu_rows_backward,
 };
@@ -146,7 +146,7 @@ pub(super) fn combine(
     let hidden = rows.shape()[1];
     let shared = (rows.shape()[0] - slots) / tokens;
     let out = empty(rows, [tokens, hidden], DType::F32);
-    let lanes = if hidden.is_multiple_of(4) { 4 } else { 1 };
+    let lanes = lanes(hidden);
     let width = hidden / lanes;
     let (weights, residual) = (contiguous(weights), contiguous(residual));
     let unread = |tensor: &CubeTensor, read: bool, lanes: usize| {

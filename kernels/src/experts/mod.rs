@@ -34,14 +34,12 @@ pub(crate) use fused::{
     Matrices, RowGradients, Rows, combine, rows, rows_backward, weight_gradients,
 };
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use burn::tensor::Tensor;
 
 use crate::calls::{Path, note};
 use crate::memory::own_gradient;
 use crate::routing::Plan;
-use crate::vjp::custom_vjp;
+use crate::vjp::{Accumulator, custom_vjp};
 use crate::{Compute, Kernels};
 
 /// How [`experts`] computes.
@@ -93,26 +91,8 @@ pub fn experts(
     })
 }
 
-/// Sums of the experts' weight gradients over several backward passes, so that none of them needs
-/// buffers of its own.
-#[derive(Clone, Debug, Default)]
-pub struct WeightAccumulator(Arc<Mutex<Option<WeightSums>>>);
-
-impl WeightAccumulator {
-    /// Goes on from `sums`, to which nobody else should hold a handle; `None`: from zero.
-    pub fn new(sums: Option<WeightSums>) -> Self {
-        Self(Arc::new(Mutex::new(sums)))
-    }
-
-    /// The sums, which are its no more; `None` if no backward pass ran.
-    pub fn take(&self) -> Option<WeightSums> {
-        self.lock().take()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<WeightSums>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Sums of the experts' weight gradients over several backward passes.
+pub type WeightAccumulator = Accumulator<WeightSums>;
 
 /// [`experts`] whose backward adds the weights' gradients into `sums` instead of handing them to
 /// autodiff. Gradients of `x` and `weights` go the usual way.
@@ -144,7 +124,7 @@ pub fn experts_into(
             let gradients = backward(dy, &inputs, &plan, kept, before, settings);
             own_gradient(&gradients.gate_up);
             own_gradient(&gradients.down);
-            *sums.lock() = Some(WeightSums {
+            sums.put(WeightSums {
                 gate_up: gradients.gate_up,
                 down: gradients.down,
             });
@@ -165,7 +145,7 @@ pub fn experts_into(
                 down: before.down.add(gradients.down),
             },
         };
-        *sums.lock() = Some(added);
+        sums.put(added);
         [Some(gradients.x.into()), Some(gradients.weights.into())]
     })
 }

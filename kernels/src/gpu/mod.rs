@@ -4,13 +4,21 @@ use burn::backend::{
     BackendTensor, Cube, DType, DispatchKindConversion, DispatchTensor, DispatchTensorKind, Shape,
     TensorMetadata,
 };
-use burn::tensor::Tensor;
+use burn::tensor::kind::Basic;
+use burn::tensor::{Int, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::{BufferArg, CubeCount};
 
 use crate::memcheck;
+
+mod queue;
+#[cfg(feature = "fusion")]
+pub mod spec;
+
+use queue::Queued;
+pub use queue::settle;
 
 /// Launches a kernel, `launch!(kernel(client, grid, units, arguments…))`: without bounds checks of
 /// CubeCL's unless a [memory check](crate::memcheck) asks for them; counted. Unsafe as the kernel's
@@ -37,12 +45,38 @@ pub fn contiguous(tensor: CubeTensor) -> CubeTensor {
 }
 
 /// Whether `tensor` lies on a device that CubeCL programs.
-pub fn on_cube<const D: usize>(tensor: &Tensor<D>) -> bool {
-    match tensor.clone().into_dispatch().kind {
-        DispatchTensorKind::Cube(_) => true,
-        DispatchTensorKind::Autodiff(inner) => matches!(*inner, DispatchTensorKind::Cube(_)),
-        _ => false,
-    }
+pub fn on_cube<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> bool {
+    queued_of(tensor.clone().into_dispatch()).is_some()
+}
+
+/// What Burn holds of a tensor on such a device.
+fn queued_of(tensor: DispatchTensor) -> Option<Queued> {
+    let kind = match tensor.kind {
+        DispatchTensorKind::Autodiff(inner) => *inner,
+        kind => kind,
+    };
+    let DispatchTensorKind::Cube(tensor) = kind else {
+        return None;
+    };
+    let queued = match tensor {
+        BackendTensor::Autodiff(tensor) => tensor.into_primitive(),
+        BackendTensor::Float(tensor)
+        | BackendTensor::Int(tensor)
+        | BackendTensor::Bool(tensor)
+        | BackendTensor::Quantized(tensor) => tensor,
+    };
+    queue::seen(&queued);
+    Some(queued)
+}
+
+/// The buffer of a tensor on such a device.
+pub fn buffer(tensor: DispatchTensor) -> Option<CubeTensor> {
+    queued_of(tensor).map(queue::buffer)
+}
+
+/// Something on the device of a tensor on such a device, to ask the device through.
+pub fn probe<const D: usize>(tensor: &Tensor<D>) -> Option<CubeTensor> {
+    queued_of(tensor.clone().into_dispatch()).map(queue::probe)
 }
 
 /// The primitive of a tensor without autodiff on such a device.
@@ -50,16 +84,27 @@ pub fn on_cube<const D: usize>(tensor: &Tensor<D>) -> bool {
 /// # Panics
 /// If the tensor takes part in autodiff or lies elsewhere: ask [`on_cube`] first.
 pub fn primitive<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
-    <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(tensor.into_dispatch())
-        .expect("a tensor without autodiff on a CubeCL device")
-        .float()
+    queue::buffer(
+        <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(tensor.into_dispatch())
+            .expect("a tensor without autodiff on a CubeCL device")
+            .float(),
+    )
 }
 
 /// A float tensor of a primitive.
 pub fn tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D> {
     Tensor::from_dispatch(
         <DispatchTensor as DispatchKindConversion<Cube>>::from_backend(BackendTensor::Float(
-            primitive,
+            queue::queued(primitive),
+        )),
+    )
+}
+
+/// An integer tensor of a primitive.
+pub fn integers<const D: usize>(primitive: CubeTensor) -> Tensor<D, Int> {
+    Tensor::from_dispatch(
+        <DispatchTensor as DispatchKindConversion<Cube>>::from_backend(BackendTensor::Int(
+            queue::queued(primitive),
         )),
     )
 }
@@ -82,6 +127,32 @@ pub fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType)
     };
     crate::memory::note_primitive(&fresh);
     fresh
+}
+
+/// Memory in the shape of `like`, contiguous, its content undefined.
+pub fn shaped_like(like: &CubeTensor, dtype: DType) -> CubeTensor {
+    let flat = empty(like, [count(like)], dtype);
+    CubeTensor::new_contiguous(
+        flat.client,
+        flat.device,
+        like.shape(),
+        flat.handle,
+        flat.dtype,
+    )
+}
+
+/// A contiguous tensor that may be written: the one given where nobody else holds it, else a copy.
+pub fn own(tensor: CubeTensor) -> CubeTensor {
+    let tensor = contiguous(tensor);
+    match tensor.can_mut() {
+        true => tensor,
+        false => tensor.copy(),
+    }
+}
+
+/// Elements that are read at once where rows are `width` long.
+pub fn lanes(width: usize) -> usize {
+    if width.is_multiple_of(4) { 4 } else { 1 }
 }
 
 /// Elements of a tensor.

@@ -16,19 +16,26 @@
 mod launch;
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Cube, Dispatch, DispatchTensorKind, backend_extension};
+use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Device, Tensor};
+use burn_cubecl::CubeBackend;
 
 use crate::calls::{Path, note};
 use crate::convert::convert;
+use crate::gpu::on_cube;
+#[cfg(feature = "fusion")]
+use crate::gpu::spec;
 use crate::memory::own_gradient;
 use crate::vjp::custom_vjp;
 use crate::{Compute, Kernels};
+#[cfg(feature = "fusion")]
+use burn::backend::DType;
 
 /// The projection as operations of a Burn backend.
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait LinearBackend: Backend {
     /// `x` `[T, K]` by `weight` `[N, K]`.
+    #[fusion(meta = |x, weight, _| spec::floats([x.shape[0], weight.shape[0]]))]
     fn linear_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -36,6 +43,7 @@ pub trait LinearBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// Gradients of `x` and `weight` from that of `y`.
+    #[fusion(meta = |_, x, weight, _| (spec::like(x, DType::F32), spec::like(weight, DType::F32)))]
     fn linear_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -44,7 +52,7 @@ pub trait LinearBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-impl LinearBackend for Cube {
+impl LinearBackend for CubeBackend {
     fn linear_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -71,14 +79,11 @@ pub fn accelerated(device: &Device, compute: Compute) -> bool {
 
 /// `x Wᵀ`. Shapes as in the module's table.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, compute: Compute, kernels: Kernels) -> Tensor<2> {
-    let plain = x.clone().without_autodiff().into_dispatch();
     let [_, inputs] = x.dims();
     let [outputs, _] = weight.dims();
     let fused = kernels == Kernels::Fused
-        && match &plain.kind {
-            DispatchTensorKind::Cube(_) => launch::takes(&x.device(), compute, inputs, outputs),
-            _ => false,
-        };
+        && on_cube(&x)
+        && launch::takes(&x.device(), compute, inputs, outputs);
     let path = match (fused, kernels) {
         (true, _) => Path::Kernels("cooperative matrices"),
         // The rule above, not a want of kernels.
@@ -104,7 +109,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, compute: Compute, kernels: Kernel
         });
     }
     let y = Tensor::from_dispatch(<Dispatch as LinearBackend>::linear_forward(
-        plain,
+        input.clone().into_dispatch(),
         matrix.clone().into_dispatch(),
         compute,
     ));

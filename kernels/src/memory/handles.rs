@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use burn::backend::{DispatchTensor, DispatchTensorKind};
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::WeakBufferBinding;
 
 use super::ledger;
 use super::owner::{Kind, Place, place};
+use crate::gpu;
 
 struct Buffer {
     handle: WeakBufferBinding,
@@ -100,9 +101,17 @@ pub(super) fn own(tensor: &CubeTensor, place: Place) {
 /// The primitive of a float tensor without autodiff on a device that CubeCL programs.
 pub(super) fn on_device(tensor: &DispatchTensor) -> Option<CubeTensor> {
     match &tensor.kind {
-        DispatchTensorKind::Cube(BackendTensor::Float(primitive)) => Some(primitive.clone()),
+        DispatchTensorKind::Cube(_) => gpu::buffer(tensor.clone()),
         _ => None,
     }
+}
+
+/// The number of the device's memory that a tensor lies in, which no later memory gets; `None`
+/// where CubeCL does not program the device.
+pub fn address<const D: usize>(tensor: &Tensor<D>) -> Option<usize> {
+    let tensor = tensor.clone().without_autodiff().into_dispatch();
+    let binding = gpu::buffer(tensor)?.handle.binding();
+    Some(binding.memory.id().value)
 }
 
 /// Place and size of every buffer that is still held.

@@ -21,7 +21,7 @@ mod owner;
 mod watch;
 
 pub use counting::Counting;
-pub use handles::{keep, last_request, note};
+pub use handles::{address, keep, last_request, note};
 pub(crate) use handles::{note_any, note_primitive};
 pub(crate) use ledger::own_gradient;
 pub use ledger::{Held, Ledger, own};

@@ -158,6 +158,7 @@ pub struct Entered(Place);
 
 impl Entered {
     fn go(change: impl FnOnce(Place) -> Place) -> Self {
+        super::watch::settle_place();
         let before = place();
         PLACE.store(change(before).0, Ordering::Relaxed);
         Self(before)
@@ -200,6 +201,9 @@ impl Drop for Entered {
             let unset = Place::NOWHERE.0;
             let order = Ordering::Relaxed;
             let _ = FAILED.compare_exchange(unset, here.0, order, order);
+        }
+        if !std::thread::panicking() {
+            super::watch::settle_place();
         }
         PLACE.store(self.0.0, Ordering::Relaxed);
     }

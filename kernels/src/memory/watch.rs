@@ -1,14 +1,17 @@
 //! Reading what is in use, and keeping the most.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::backend::{Backend, DispatchDevice};
 use burn::tensor::Device;
+use burn_cubecl::CubeBackend;
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 
 use super::counting;
 use super::ledger::{self, Held, Sums};
 use super::owner::{Place, Stage, place};
+use crate::gpu::settle;
 
 /// Memory in use at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,6 +154,17 @@ pub(super) fn counted(in_use: u64) {
     }
 }
 
+/// Watches of devices that are alive.
+static WATCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// Before the place of work changes: what was asked for in the old place is run, where anybody
+/// looks at it.
+pub(super) fn settle_place() {
+    if ledger::is_kept() || WATCHES.load(Ordering::Relaxed) > 0 {
+        settle();
+    }
+}
+
 /// Keeps the fullest moment of each phase until it is finished. One at a time on the CPU.
 pub struct Watch(Way);
 
@@ -185,6 +199,8 @@ impl Watch {
             launches: AtomicU64::new(0),
             peaks: Mutex::default(),
         });
+        settle();
+        WATCHES.fetch_add(1, Ordering::Relaxed);
         let observation = LaunchObservation::new(launches.clone());
         Self(Way::Device {
             launches,
@@ -195,7 +211,10 @@ impl Watch {
     /// Reads now, whatever was launched.
     pub fn look(&self) {
         match &self.0 {
-            Way::Device { launches, .. } => launches.read(),
+            Way::Device { launches, .. } => {
+                settle();
+                launches.read();
+            }
             Way::Counted => {
                 if let Some(in_use) = counting::in_use() {
                     counting::uncounted(|| counted(in_use));
@@ -211,7 +230,9 @@ impl Watch {
                 launches,
                 _observation,
             } => {
+                settle();
                 drop(_observation);
+                WATCHES.fetch_sub(1, Ordering::Relaxed);
                 let mut peaks = launches
                     .peaks
                     .lock()
@@ -230,8 +251,14 @@ impl Watch {
     }
 }
 
+/// Asks CubeCL itself: launches are looked at from the device's own thread, where Burn's fusion
+/// could not run its queue.
 fn of_device(device: &Device) -> Option<Reading> {
-    device.memory_pool_usage().map(|usage| Reading {
+    let device = match device.clone().without_autodiff().as_dispatch() {
+        DispatchDevice::Cube(device) => device.clone(),
+        _ => return None,
+    };
+    CubeBackend::memory_pool_usage(&device).map(|usage| Reading {
         in_use: usage.bytes_in_use,
         reserved: usage.bytes_reserved,
     })
@@ -239,6 +266,7 @@ fn of_device(device: &Device) -> Option<Reading> {
 
 /// Memory in use on `device`: of its pools, or of the program's allocator where that counts.
 pub fn in_use(device: &Device) -> Option<Reading> {
+    settle();
     of_device(device).or_else(|| {
         counting::in_use().map(|in_use| Reading {
             in_use,

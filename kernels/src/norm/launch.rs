@@ -1,11 +1,14 @@
 //! Launches of the normalisation's kernels: a plan is a function of the shape alone.
 
-use burn::backend::{Backend, Cube, DType, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn::backend::{Backend, DType, backend_extension, tensor::FloatTensor};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
 use super::device::{self, COLUMNS, UNITS};
-use crate::gpu::{arg, contiguous, count, empty, grid, launch};
+#[cfg(feature = "fusion")]
+use crate::gpu::spec;
+use crate::gpu::{arg, contiguous, count, empty, grid, lanes, launch, own, shaped_like};
 use crate::profile::stage;
 
 /// Most rows of partial sums of the weight's gradient: enough workgroups for a large device,
@@ -18,9 +21,10 @@ const MIN_BLOCK: usize = 16;
 
 /// Forward and backward without autodiff. Tensors are f32; rows are what precedes the last axis;
 /// no axis is empty.
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait NormBackend: Backend {
     /// The normalised rows and `inverse_rms` `[rows]`.
+    #[fusion(meta = |x, weight, _| (x.clone(), spec::norms(x, weight)))]
     fn rms_norm_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -28,6 +32,7 @@ pub trait NormBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The sum of `x` and `residual`, its normalised rows and `inverse_rms` `[rows]`.
+    #[fusion(meta = |x, _, weight, _| (x.clone(), x.clone(), spec::norms(x, weight)))]
     fn add_rms_norm_forward(
         x: FloatTensor<Self>,
         residual: FloatTensor<Self>,
@@ -36,6 +41,7 @@ pub trait NormBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of `x` and `weight`.
+    #[fusion(meta = |_, x, weight, _| (x.clone(), weight.clone()))]
     fn rms_norm_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -44,6 +50,7 @@ pub trait NormBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The same, with `onto` added to the gradient of `x`, in place where nobody else holds it.
+    #[fusion(meta = |_, x, weight, _, _| (x.clone(), weight.clone()))]
     fn rms_norm_backward_onto(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -53,7 +60,7 @@ pub trait NormBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-impl NormBackend for Cube {
+impl NormBackend for CubeBackend {
     fn rms_norm_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -61,7 +68,7 @@ impl NormBackend for Cube {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let plan = Plan::new(&x, &weight);
-        let y = like(&x);
+        let y = shaped_like(&x, x.dtype);
         let inverse_rms = empty(&x, [plan.rows], DType::F32);
         // SAFETY: the kernel writes rows below `rows` and columns below the width alone; every
         // buffer holds that many.
@@ -92,7 +99,7 @@ impl NormBackend for Cube {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (x, residual, weight) = (contiguous(x), contiguous(residual), contiguous(weight));
         let plan = Plan::new(&x, &weight);
-        let (sum, y) = (like(&x), like(&x));
+        let (sum, y) = (shaped_like(&x, x.dtype), shaped_like(&x, x.dtype));
         let inverse_rms = empty(&x, [plan.rows], DType::F32);
         // SAFETY: as above.
         stage(&x, "norm", 0.0, || unsafe {
@@ -146,13 +153,9 @@ fn backward(
     let (dy, x, weight) = (contiguous(dy), contiguous(x), contiguous(weight));
     let plan = Plan::new(&x, &weight);
     let (dx, add) = match onto {
-        None => (like(&x), false),
-        Some(onto) => {
-            let onto = contiguous(onto);
-            // Whoever else holds it must not see it change.
-            let dx = if onto.can_mut() { onto } else { onto.copy() };
-            (dx, true)
-        }
+        None => (shaped_like(&x, x.dtype), false),
+        // Whoever else holds it must not see it change.
+        Some(onto) => (own(onto), true),
     };
     let block = plan
         .rows
@@ -198,11 +201,6 @@ fn backward(
     (dx, dweight)
 }
 
-fn like(x: &CubeTensor) -> CubeTensor {
-    let flat = empty(x, [count(x)], x.dtype);
-    CubeTensor::new_contiguous(flat.client, flat.device, x.shape(), flat.handle, flat.dtype)
-}
-
 /// How units share the rows of a shape.
 struct Plan {
     rows: usize,
@@ -220,14 +218,14 @@ impl Plan {
     }
 
     fn of(rows: usize, width: usize) -> Self {
-        let vector = if width.is_multiple_of(4) { 4 } else { 1 };
+        let vector = lanes(width);
         // Some four vectors a unit: fewer units a row mean shorter sums over them.
-        let lanes = (width / vector).div_ceil(4).next_power_of_two();
+        let units = (width / vector).div_ceil(4).next_power_of_two();
         Self {
             rows,
             width,
             vector,
-            lanes: lanes.min(UNITS),
+            lanes: units.min(UNITS),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Launch of the rotation: one, whatever the layout of the input.
 
-use burn::backend::{Backend, Cube, DType, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn::backend::{Backend, DType, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn_cubecl::CubeBackend;
 use cubecl::prelude::{BufferArg, CubeDim};
 
 use super::device::{self, StridesLaunch, UNITS};
@@ -9,9 +10,10 @@ use crate::profile::stage;
 
 /// The rotation without autodiff. Tensors are f32 and hold at least one element, and fewer than
 /// 2³² of them.
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait RopeBackend: Backend {
     /// `x`: `[batch, heads, time, width]`; `cos`, `sin`: `[batch or 1, 1, time, pairs]`.
+    #[fusion(meta = |x, _, _, _, _| x.clone())]
     fn rope_rotate(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -21,7 +23,7 @@ pub trait RopeBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl RopeBackend for Cube {
+impl RopeBackend for CubeBackend {
     fn rope_rotate(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,

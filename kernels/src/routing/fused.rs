@@ -1,12 +1,13 @@
 //! Routing by the device's own kernels, with its gradients.
 
-use burn::backend::{Dispatch, DispatchTensorKind};
+use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::device::MAX_EXPERTS;
 use super::launch::{Arriving, RoutingBackend, TermFactors};
 use super::{Factors, Plan, Router, Terms, capacity_of};
 use crate::Kernels;
+use crate::gpu::on_cube;
 use crate::vjp::Joint;
 
 /// Whether the kernels take a router of so many experts on the device of `tensor`.
@@ -14,13 +15,7 @@ pub fn computes<const D: usize, K>(tensor: &Tensor<D, K>, experts: usize, kernel
 where
     K: burn::tensor::kind::Basic,
 {
-    let kind = tensor.clone().into_dispatch().kind;
-    let on_cube = match &kind {
-        DispatchTensorKind::Cube(_) => true,
-        DispatchTensorKind::Autodiff(inner) => matches!(**inner, DispatchTensorKind::Cube(_)),
-        _ => false,
-    };
-    kernels == Kernels::Fused && on_cube && experts <= MAX_EXPERTS
+    kernels == Kernels::Fused && on_cube(tensor) && experts <= MAX_EXPERTS
 }
 
 /// What a result of a function with decisions in it got from behind: a router on its own, or a

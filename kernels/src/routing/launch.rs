@@ -2,12 +2,15 @@
 
 use burn::backend::ops::IntTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Cube, DType, TensorMetadata, backend_extension};
+use burn::backend::{Backend, DType, TensorMetadata, backend_extension};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
 use super::device::{self, HELD, Rule, UNITS};
 use super::{GroupScore, Router, ScoreFunction};
+#[cfg(feature = "fusion")]
+use crate::gpu::spec;
 use crate::gpu::{arg, contiguous, count, empty, grid, launch};
 use crate::profile::stage;
 
@@ -43,11 +46,21 @@ pub struct Arriving {
 }
 
 /// Routing without autodiff. Floats are f32, integers i32; no axis is empty.
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait RoutingBackend: Backend {
     /// Of `logits` `[T, E]`, `sequences` equal parts of them, and a `bias` `[E]` that counts where
     /// `biased`: weights and indices `[T, k]`, what [`RoutingBackend::route_plan`] returns, sums `[sequences, E + 2]` and choices `[sequences, E]` of each sequence.
     #[allow(clippy::type_complexity, reason = "the macro wants tuples")]
+    #[fusion(meta = |logits, _, router, _, sequences, _| {
+        let [tokens, experts] = [logits.shape[0], logits.shape[1]];
+        (
+            spec::floats([tokens, router.top_k]),
+            spec::integers([tokens, router.top_k]),
+            spec::plan(experts, tokens * router.top_k),
+            spec::floats([*sequences, experts + 2]),
+            spec::integers([*sequences, experts]),
+        )
+    })]
     fn route_choose(
         logits: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -69,6 +82,7 @@ pub trait RoutingBackend: Backend {
     );
 
     /// Of given `indices` `[T, k]`: chosen `[E]`, offsets `[E + 1]`, slots and positions `[T · k]`.
+    #[fusion(meta = |indices, experts, _| spec::plan(*experts, indices.shape[0] * indices.shape[1]))]
     fn route_plan(
         indices: IntTensor<Self>,
         experts: usize,
@@ -81,6 +95,7 @@ pub trait RoutingBackend: Backend {
     );
 
     /// A decision's objective `[1]` and its two terms `[2]`.
+    #[fusion(meta = |_, _, _| (spec::floats([1]), spec::floats([2])))]
     fn route_terms(
         sums: FloatTensor<Self>,
         frequencies: IntTensor<Self>,
@@ -88,6 +103,7 @@ pub trait RoutingBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradient of the logits. Of what does not arrive, any tensor is taken.
+    #[fusion(meta = |logits, _, _, _, _, _, _, _| logits.clone())]
     fn route_backward(
         logits: FloatTensor<Self>,
         indices: IntTensor<Self>,
@@ -100,6 +116,7 @@ pub trait RoutingBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// Pairs of choices `[from experts · to experts]`.
+    #[fusion(meta = |_, _, from_experts, to_experts| spec::integers([from_experts * to_experts]))]
     fn route_transitions(
         from: IntTensor<Self>,
         to: IntTensor<Self>,
@@ -108,7 +125,7 @@ pub trait RoutingBackend: Backend {
     ) -> IntTensor<Self>;
 }
 
-impl RoutingBackend for Cube {
+impl RoutingBackend for CubeBackend {
     fn route_choose(
         logits: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -318,7 +335,7 @@ fn dims<const D: usize>(tensor: &CubeTensor) -> [usize; D] {
 
 /// Integers as the kernels read them.
 fn integers(tensor: CubeTensor) -> CubeTensor {
-    contiguous(Cube::int_cast(tensor, burn::tensor::IntDType::I32))
+    contiguous(CubeBackend::int_cast(tensor, burn::tensor::IntDType::I32))
 }
 
 /// How tokens are divided into tiles, none of which crosses two sequences.

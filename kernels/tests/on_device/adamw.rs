@@ -1,6 +1,6 @@
 use bellows_kernels::Kernels::{self, Fused, Reference};
 use bellows_kernels::adamw::{Moments, Parameter, Settings, Step, global_norm, step, update};
-use burn::backend::{BackendTensor, DispatchTensorKind};
+use bellows_kernels::memory;
 use burn::tensor::{Device, Tensor};
 
 use crate::device::test_device;
@@ -278,25 +278,20 @@ fn weights_that_somebody_else_holds_are_not_changed_under_them() {
     assert_ne!(after.0[0][0], before[0]);
 }
 
-/// The device's memory in which a tensor lies, by a name that no later memory gets.
-fn place(tensor: &Tensor<1>) -> Option<String> {
-    match tensor.clone().into_dispatch().kind {
-        DispatchTensorKind::Cube(BackendTensor::Float(cube)) => {
-            Some(format!("{:?}", cube.handle.memory.binding().id()))
-        }
-        _ => None,
-    }
-}
-
 #[test]
 fn what_nobody_else_holds_stays_in_its_memory_and_what_somebody_does_moves() {
     let Some(device) = test_device() else { return };
     let mut model = Model::new(&device);
     model.update(&whole(1), Fused, untouched);
-    let places = |model: &Model| -> Vec<Option<String>> {
+    let places = |model: &Model| -> Vec<Option<usize>> {
         let moments = model.moments.iter().flatten();
         let moments = moments.flat_map(|moments| [&moments.first, &moments.second]);
-        model.values.iter().chain(moments).map(place).collect()
+        model
+            .values
+            .iter()
+            .chain(moments)
+            .map(memory::address)
+            .collect()
     };
     let before = places(&model);
     if before.iter().any(Option::is_none) {

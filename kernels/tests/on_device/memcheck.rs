@@ -1,9 +1,8 @@
 //! The memory checks themselves: what they are for must not slip past them.
 
-use bellows_kernels::memcheck::{damage, place, place_integers, watch, with_bounds_checks};
+use bellows_kernels::memcheck::{damage, memory, place, place_integers, watch, with_bounds_checks};
 use bellows_kernels::norm::rms_norm;
 use bellows_kernels::{Compute, Kernels, convert};
-use burn::backend::{Cube, DispatchKindConversion, DispatchTensor};
 use burn::tensor::{Device, Int, Tensor};
 use cubecl::prelude::*;
 
@@ -39,18 +38,13 @@ fn scribble(out: &mut [f32], at: usize) {
 
 /// Writes to the first or last bytes of the memory that `victim` is a slice of.
 fn scribble_around(victim: Tensor<1>, behind: bool) {
-    let primitive =
-        <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(victim.into_dispatch())
-            .expect("a tensor on a CubeCL device")
-            .float();
-    let mut whole = primitive.handle.clone();
-    (whole.offset_start, whole.offset_end) = (None, None);
+    let (client, whole) = memory(victim).expect("a tensor on a CubeCL device");
     let length = whole.size() as usize / 4;
     let at = if behind { length - 1 } else { 0 };
     // SAFETY: `length` is that of the memory, and `at` below it.
     let out = unsafe { BufferArg::from_raw_parts(whole, length) };
     let one = CubeCount::Static(1, 1, 1);
-    scribble::launch(&primitive.client, one, CubeDim::new_1d(32), out, at);
+    scribble::launch(&client, one, CubeDim::new_1d(32), out, at);
 }
 
 #[test]

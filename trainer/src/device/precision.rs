@@ -79,8 +79,10 @@ impl fmt::Display for Resolved {
 
 /// A type was asked for that the device does not multiply in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("train.precision is {:?}: {device} offers {}, {lacks}", .asked.as_str(), list(.offered))]
+#[error("{setting} is {:?}: {device} offers {}, {lacks}", .asked.as_str(), list(.offered))]
 pub struct PrecisionError {
+    /// Which setting asked.
+    pub setting: &'static str,
     /// What was asked for.
     pub asked: Precision,
     /// The device, as `--device` names it, and its own name.
@@ -168,9 +170,12 @@ impl Precision {
     /// The same, in the words of the flag.
     pub fn of_flag(self, device: &OpenDevice) -> Result<Resolved, Error> {
         self.resolve(device).map_err(|error| {
+            let error = PrecisionError {
+                setting: "--precision",
+                ..error
+            };
             let offered = list(&error.offered);
-            let message = error.to_string();
-            Error::input(message.replacen("train.precision is", "--precision is", 1)).help(format!(
+            Error::input(error.to_string()).help(format!(
                 "give --precision one of {offered}, or choose another --device"
             ))
         })
@@ -222,6 +227,7 @@ impl Precision {
             Precision::Bf16 => "bf16 needs matrix units that take it",
         };
         Err(PrecisionError {
+            setting: "train.precision",
             asked: self,
             device,
             offered: has.list(),

@@ -4,11 +4,11 @@
 //! programs, [`doc`] the documentation tests; [`stream`] shows their output as it comes while [`transcript`] reads it,
 //! and [`report`] counts.
 
+mod apart;
 mod doc;
 mod report;
 mod run;
 mod select;
-mod spirv;
 mod stream;
 mod transcript;
 
@@ -38,6 +38,9 @@ pub struct Options {
     /// Build to SPIR-V and run the kernels' device-dependent tests on SwiftShader, nothing else.
     #[arg(long, conflicts_with_all = ["cpu_only", "gpu_only", "features"])]
     spirv: bool,
+    /// Build with Burn's fusion and run the device-dependent tests on the wgpu device, nothing else.
+    #[arg(long, conflicts_with_all = ["cpu_only", "gpu_only", "spirv", "features"])]
+    fusion: bool,
     /// Features to build with, as cargo takes them (`vulkan`, `metal`).
     #[arg(long, value_name = "FEATURES")]
     features: Option<String>,
@@ -49,7 +52,10 @@ pub struct Options {
 /// Builds and runs the tests. Failing tests are in the report; an error means that they could not be run at all.
 pub fn run(options: &Options) -> Result<Report, Error> {
     if options.spirv {
-        return spirv::run(options);
+        return apart::spirv(options);
+    }
+    if options.fusion {
+        return apart::fusion(options);
     }
     let workspace = Workspace::load()?;
     // Before the build, which takes minutes: a person can act on it meanwhile.

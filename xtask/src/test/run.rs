@@ -6,8 +6,8 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use super::apart;
 use super::report::{Row, Skip};
-use super::spirv;
 use super::stream;
 use super::transcript::{Counts, IGNORED, Transcript, Verdict};
 use crate::cargo::{self, TestProgram};
@@ -85,7 +85,7 @@ pub fn tests(
         command.env("RUST_TEST_THREADS", "2");
     }
     if let Device::Driver(manifest) = device {
-        spirv::only_driver(&mut command, manifest);
+        apart::only_driver(&mut command, manifest);
     }
     ui::step(
         device.name(),

@@ -3,7 +3,7 @@
 use crate::cargo::TestProgram;
 
 /// The packages that have device-dependent tests.
-const DEVICE_PACKAGES: [&str; 3] = ["bellows-kernels", "bellows-engine", "bellows"];
+pub const DEVICE_PACKAGES: [&str; 3] = ["bellows-kernels", "bellows-engine", "bellows"];
 
 /// What marks a device-dependent test: a module of that name, or an integration test file whose name contains it.
 const MARK: &str = "on_device";

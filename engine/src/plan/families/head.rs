@@ -1,7 +1,7 @@
 //! Output head and cross-entropy in one: logits of some tokens at a time.
 
 use bellows_kernels::Compute;
-use bellows_kernels::cross_entropy::{Settings, WORKSPACE, workspace_bytes};
+use bellows_kernels::cross_entropy::{Settings, reference, workspace_bytes};
 use bellows_kernels::memory::Kind;
 
 use super::{F32, norm, rows};
@@ -18,27 +18,17 @@ fn workspace(sim: &Sim<'_>, tokens: usize, gradients: bool) -> u64 {
     };
     let settings = Settings {
         compute,
-        workspace: match sim.target.full_logits {
-            true => usize::MAX,
-            false => WORKSPACE,
-        },
+        workspace: sim.target.head_workspace,
         ..Settings::default()
     };
     if sim.target.cube {
         // The head in the compute type comes on top.
-        let converted = match compute {
-            Compute::F32 => 0,
-            _ if sim.target.holds_compute() => 0,
-            _ => sim.target.element() * (vocabulary * width) as u64,
-        };
+        let converted = sim.target.converted_matrix(vocabulary * width);
         return workspace_bytes(tokens, width, vocabulary, gradients, &settings) as u64 + converted;
     }
     // Plain operations: logits and their exponentials, which become their gradient; then a part of
     // the head's gradient beside the sum.
-    let most = match sim.target.full_logits {
-        true => usize::MAX,
-        false => (settings.workspace / (3 * F32 as usize * vocabulary)).clamp(1, 1024),
-    };
+    let most = reference::tokens_at_once(vocabulary, &settings);
     let beside = match gradients && tokens > most {
         true => rows(vocabulary, width),
         false => 0,
@@ -76,10 +66,7 @@ pub fn forward(sim: &mut Sim<'_>, tokens: usize, hidden: Span, fresh: bool) -> (
 /// are weighed by their log-probabilities first.
 pub fn streamed(sim: &mut Sim<'_>, tokens: usize, chunk: usize, fresh: bool, twice: bool) {
     let width = sim.model.hidden_size;
-    let least = match sim.target.full_logits {
-        true => tokens,
-        false => tokens_of_a_call(sim.target.gpu),
-    };
+    let least = tokens_of_a_call(sim.target.gpu, sim.target.head_workspace);
     let call = (least / chunk.max(1) * chunk).max(chunk).min(tokens);
     if twice {
         // The chunks of a call one by one, then put together.

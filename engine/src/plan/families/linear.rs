@@ -15,12 +15,12 @@ fn converted(sim: &Sim<'_>, inputs: usize, outputs: usize, of: usize) -> u64 {
     }
 }
 
-/// Bytes of the matrix in the type that it is multiplied in, where it is held in another one.
-fn converted_matrix(sim: &Sim<'_>, inputs: usize, outputs: usize) -> u64 {
+/// Bytes of the matrix in the type that it is multiplied in, where it is held in another one; Burn's
+/// product multiplies in f32.
+fn matrix(sim: &Sim<'_>, inputs: usize, outputs: usize) -> u64 {
     let in_f32 = sim.target.weights == Compute::F32 || !sim.target.cube;
     match sim.target.projects(inputs, outputs) {
-        true if sim.target.holds_compute() => 0,
-        true => sim.target.element() * (outputs * inputs) as u64,
+        true => sim.target.converted_matrix(outputs * inputs),
         false if in_f32 => 0,
         false => rows(outputs, inputs),
     }
@@ -35,7 +35,7 @@ pub fn forward(
     kind: Kind,
 ) -> Span {
     let x = converted(sim, inputs, outputs, tokens * inputs);
-    let weight = converted_matrix(sim, inputs, outputs);
+    let weight = matrix(sim, inputs, outputs);
     let y = sim.tape.take(kind, rows(tokens, outputs));
     sim.tape.over(x + weight);
     y
@@ -62,7 +62,7 @@ pub fn backward(
         (dy, _) => dy,
     };
     let dx = sim.tape.take(Kind::Workspace, rows(tokens, inputs));
-    sim.tape.over(converted_matrix(sim, inputs, outputs));
+    sim.tape.over(matrix(sim, inputs, outputs));
     sim.gradient(F32 * (outputs * inputs) as u64);
     let x = of(sim, tokens * inputs);
     sim.tape.over(x);

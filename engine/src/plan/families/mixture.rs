@@ -23,8 +23,6 @@ struct Sizes {
     blocks: usize,
     /// Bytes of an element of the compute type.
     element: u64,
-    /// Whether the matrices are held in it.
-    held: bool,
 }
 
 /// What an iteration keeps: its input is the caller's.
@@ -55,7 +53,6 @@ impl Sizes {
             rows: tokens * (model.num_experts_per_tok + shared),
             blocks: model.n_routed_experts + shared,
             element: sim.target.element(),
-            held: sim.target.holds_compute(),
         }
     }
 
@@ -69,14 +66,6 @@ impl Sizes {
             0
         } else {
             self.element * count as u64
-        }
-    }
-
-    /// Of matrices in the compute type: nothing where they are held in it.
-    fn converted_matrix(&self, count: usize) -> u64 {
-        match self.held {
-            true => 0,
-            false => self.converted(count),
         }
     }
 
@@ -133,7 +122,7 @@ fn products(sim: &mut Sim<'_>, sizes: &Sizes, convert: bool) -> (Span, Span) {
     );
     let matrix = |sim: &mut Sim<'_>, count: usize| {
         let bytes = if convert {
-            sizes.converted_matrix(count)
+            sim.target.converted_matrix(count)
         } else {
             0
         };
@@ -167,7 +156,7 @@ pub fn forward(sim: &mut Sim<'_>, chunk: &Chunk, x: Span) -> (Span, Vec<Iteratio
     let kind = sim.kept_kind();
     // The routers, stacked, and the matrices, converted once.
     let held = match whole {
-        true => sizes.converted_matrix(sizes.gate_up() + sizes.down()),
+        true => sim.target.converted_matrix(sizes.gate_up() + sizes.down()),
         false => 0,
     };
     let held = sim.tape.take(Kind::Workspace, held);
@@ -226,7 +215,7 @@ pub fn backward(
     let whole = chunk.whole;
     let (tokens, hidden) = (sizes.tokens, sizes.hidden);
     let held = match whole {
-        true => sizes.converted_matrix(sizes.gate_up() + sizes.down()),
+        true => sim.target.converted_matrix(sizes.gate_up() + sizes.down()),
         false => 0,
     };
     let held = sim.tape.take(Kind::Workspace, held);
@@ -241,7 +230,7 @@ pub fn backward(
             .take(Kind::Workspace, sizes.converted(tokens * hidden));
         let matrix = |count: usize| match whole {
             true => 0,
-            false => sizes.converted_matrix(count),
+            false => sim.target.converted_matrix(count),
         };
         let pre = match sim.target.recompute_experts {
             true => {

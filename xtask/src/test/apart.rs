@@ -1,0 +1,118 @@
+//! Passes whose feature changes all of Burn, so that they need a build of their own, in a folder beside the ordinary
+//! one: in one folder everything would be built anew at each turn. Only device-dependent tests run.
+//!
+//! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader. Mesa's software driver crashes on
+//! CubeCL's SPIR-V, SwiftShader runs it, so the two together test both compilers without a GPU. Burn's own matrix product
+//! gives zeros on SwiftShader: what needs it there is skipped and counted, and models, which are made of it, are left to
+//! real devices.
+//!
+//! `cargo xtask test --fusion`: kernels and models under Burn's fusion, on the wgpu device of the ordinary pass.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use super::report::{Report, Row};
+use super::run::Device;
+use super::{Options, select, settled};
+use crate::cargo::{self, Build, Workspace};
+use crate::error::Error;
+use crate::{ui, vulkan};
+
+/// Where distributions' browsers, and those who unpack one, have SwiftShader's manifest.
+const MANIFESTS: [&str; 5] = [
+    "/usr/lib/chromium/vk_swiftshader_icd.json",
+    "/usr/lib/chromium-browser/vk_swiftshader_icd.json",
+    "/usr/lib64/chromium-browser/vk_swiftshader_icd.json",
+    "/opt/google/chrome/vk_swiftshader_icd.json",
+    "/usr/share/vulkan/icd.d/vk_swiftshader_icd.json",
+];
+
+/// A build of its own, and what of it is run.
+struct Apart {
+    feature: &'static str,
+    folder: &'static str,
+    packages: &'static [&'static str],
+    device: Device,
+    /// Why there is no device, if there is none.
+    missing: Option<String>,
+}
+
+/// SPIR-V on SwiftShader.
+pub fn spirv(options: &Options) -> Result<Report, Error> {
+    let Some(manifest) = MANIFESTS.into_iter().find(|path| Path::new(path).exists()) else {
+        let reason = "SwiftShader is not here: Debian's package `chromium` brings it (apt-get install chromium)";
+        return Ok(Report::of_a_failure(reason.to_owned()));
+    };
+    run(
+        options,
+        &Apart {
+            feature: "bellows/vulkan",
+            folder: "target/spirv",
+            packages: &["bellows-kernels"],
+            device: Device::Driver(manifest),
+            missing: None,
+        },
+    )
+}
+
+/// Burn's fusion on a wgpu device.
+pub fn fusion(options: &Options) -> Result<Report, Error> {
+    let missing = vulkan::ensure().err();
+    if let Some(reason) = &missing {
+        ui::warning(format!("the tests will not run on a wgpu device: {reason}"));
+    }
+    run(
+        options,
+        &Apart {
+            feature: "bellows/fusion",
+            folder: "target/fusion",
+            packages: &select::DEVICE_PACKAGES,
+            device: Device::Gpu,
+            missing,
+        },
+    )
+}
+
+fn run(options: &Options, apart: &Apart) -> Result<Report, Error> {
+    let mut report = Report::default();
+    let workspace = Workspace::load()?;
+    let mut command = cargo::command(["test", "--release", "--workspace", "--no-fail-fast"]);
+    command.args(["--features", apart.feature, "--no-run"]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
+        command.env("CARGO_TARGET_DIR", workspace.root.join(apart.folder));
+    }
+    ui::step("build", &cargo::shown(&command));
+    let started = Instant::now();
+    let Build { programs, status } = workspace.build_tests(&mut command)?;
+    if !status.success() {
+        let failure =
+            format!("the tests did not compile ({status}); the compiler's messages are above");
+        report.add(Row::failure(
+            "build",
+            "workspace",
+            failure,
+            started.elapsed(),
+        ));
+        return Ok(report);
+    }
+    ui::say(format!("built in {}", ui::duration(started.elapsed())));
+    let selection = select::Selection::new(&options.filter);
+    let device = apart.device;
+    let chosen = programs
+        .iter()
+        .filter(|program| apart.packages.contains(&program.package.as_str()));
+    for program in chosen {
+        let row = super::on_gpu(program, &selection, device, apart.missing.as_ref());
+        report.extend(settled(device, program, row));
+    }
+    Ok(report)
+}
+
+/// The loader's variables that name `manifest` as the only driver.
+pub fn only_driver(command: &mut Command, manifest: &str) {
+    command
+        .env("VK_DRIVER_FILES", manifest)
+        .env("VK_ICD_FILENAMES", manifest);
+}
