@@ -57,13 +57,11 @@ pub fn with_panel(store: &Store, run: RunId, panel: Panel) -> Harness<'static, A
     window(app, [1400.0, 900.0])
 }
 
-/// A record of a large model.
+/// A record of a large model: as many layers, iterations and experts as the bench has, in fewer steps.
 pub fn generate(root: &Path) -> PathBuf {
     let size = Size {
-        steps: 40,
-        layers: 16,
-        rare: 20,
-        probe: 64,
+        steps: 400,
+        rare: 100,
         ..Size::LARGE
     };
     generated_record::write(root, "large", size).unwrap()
