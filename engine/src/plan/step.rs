@@ -35,7 +35,7 @@ pub fn run(model: &ModelConfig, load: &Load, target: Target, way: Backpropagatio
         optimizer::update(
             &mut sim,
             parameters,
-            largest_parameter(model).elements(),
+            largest_parameter(model, target.largest_buffer).elements(),
             gradients,
         );
     } else {

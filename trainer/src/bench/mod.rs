@@ -13,7 +13,7 @@ pub use tiles::{TileMeasurement, measure_tiles};
 use std::time::Instant;
 
 use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
-use bellows_engine::kernels::experts::Settings;
+use bellows_engine::kernels::experts::{Bank, Settings};
 use bellows_engine::kernels::memory::peak_during;
 use bellows_engine::kernels::profile::{Stage, launches, stages_of};
 use bellows_engine::kernels::routing::{Router, ScoreFunction};
@@ -129,8 +129,10 @@ impl Layer {
             inputs: Inputs {
                 x: Tensor::random([tokens, hidden], unit, device),
                 routers: Tensor::random([iterations, experts, hidden], noise, device),
-                gate_up: matrices([experts, 2 * inner, hidden]),
-                down: matrices([experts, hidden, inner]),
+                experts: Bank::whole(
+                    matrices([experts, 2 * inner, hidden]),
+                    matrices([experts, hidden, inner]),
+                ),
             },
             dy: Tensor::random([tokens, hidden], noise, device),
             rule: Rule {
@@ -160,12 +162,12 @@ impl Layer {
         let tracked = Inputs {
             x: self.inputs.x.clone().autodiff().require_grad(),
             routers: leaf(self.inputs.routers.clone()),
-            gate_up: leaf(self.inputs.gate_up.clone()),
-            down: leaf(self.inputs.down.clone()),
+            experts: self.inputs.experts.map(leaf),
         };
         let (y, _) = reference::chain(tracked.clone(), &[], &self.rule);
         let gradients = y.clone().mul(self.dy.clone().autodiff()).sum().backward();
-        let stacks = [tracked.routers, tracked.gate_up, tracked.down];
+        let (gate_up, down) = (tracked.experts.gate_up(), tracked.experts.down());
+        let stacks = [tracked.routers, gate_up, down];
         let x = tracked.x.grad(&gradients).map(|x| x.flatten(0, 1));
         let stacks = stacks.iter().filter_map(|tensor| tensor.grad(&gradients));
         [y.without_autodiff().flatten(0, 1)]
@@ -194,8 +196,8 @@ impl Passes for Layer {
             held.extend([
                 gradients.x.flatten(0, 1),
                 gradients.routers.flatten(0, 2),
-                gradients.matrices.gate_up.flatten(0, 2),
-                gradients.matrices.down.flatten(0, 2),
+                gradients.experts.gate_up().flatten(0, 2),
+                gradients.experts.down().flatten(0, 2),
             ]);
         }
         held
