@@ -188,6 +188,9 @@ pub struct Prediction {
     pub way: Backpropagation,
     /// The fullest moment of each phase and layer.
     pub moments: Vec<Fullest>,
+    /// Bytes of the largest buffer for the rows of a mixture's choices: at most so many lie in one as
+    /// the device gives a kernel.
+    pub largest_rows: u64,
     /// What the allocator will have reserved of the device at the peak.
     reserved: u64,
 }
@@ -229,11 +232,15 @@ pub fn predict(
     target: Target,
     way: Backpropagation,
 ) -> Prediction {
-    let moments = step::run(model, load, target, way);
+    let tape::Taken {
+        fullest: moments,
+        largest_buffer: largest_rows,
+    } = step::run(model, load, target, way);
     let peak = moments.iter().map(Fullest::total).max().unwrap_or(0);
     Prediction {
         way,
         moments,
+        largest_rows,
         reserved: target.reserved(peak),
     }
 }

@@ -283,4 +283,34 @@ mod tests {
         let help = error.help_text().unwrap_or_default();
         assert!(help.contains("model.moe_intermediate_size"), "{help}");
     }
+
+    #[test]
+    fn rows_of_choices_that_no_buffer_holds_are_streamed_or_refused_in_words() {
+        let mut config = RunConfig::default();
+        config.model.vocab_size = 512;
+        config.model.n_routed_experts = 8;
+        config.model.moe_intermediate_size = 32;
+        config.train.batch_size = 1;
+        config.train.sequence_length = 4096;
+        let opened = DeviceChoice::Cpu.open().expect("the CPU is always there");
+        let mut planner = Planner::new(&config, &opened, Compute::F32);
+        planner.target = Target::gpu(Compute::F32);
+        let model = &config.model;
+        let row = 4 * model.num_experts_per_tok + 4 * model.n_shared_experts;
+        let widest = (2 * model.moe_intermediate_size).max(model.hidden_size);
+        let rows = |tokens: usize| Some((tokens * row * widest) as u64);
+        for (tokens, mode) in [(4096, Some("plain")), (4095, Some("stream")), (64, None)] {
+            planner.target.largest_buffer = rows(tokens);
+            let answer = planner.plan(0);
+            let found = answer
+                .plan
+                .chosen()
+                .map(|candidate| candidate.mode.as_str());
+            assert_eq!(found, mode, "a buffer of the rows of {tokens} tokens");
+            if found.is_none() {
+                let message = answer.refusal().to_string();
+                assert!(message.contains("largest buffer"), "{message}");
+            }
+        }
+    }
 }
