@@ -91,7 +91,7 @@ pub struct Measurement {
     /// Launches of the kernels in forward and backward; 0 where plain operations compute.
     pub launches: u64,
     /// The most bytes in use at one time beyond inputs and weights; output and gradients are
-    /// among them. `None` on the CPU. Of plain operations: what the device's pools grew by.
+    /// among them. `None` on the CPU.
     pub extra_bytes: Option<u64>,
 }
 
@@ -204,11 +204,6 @@ impl Passes for Layer {
     }
 }
 
-fn reserved(device: &Device) -> Option<u64> {
-    device.sync().ok()?;
-    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
-}
-
 /// Where a forward and a backward pass spend their time; empty where plain operations compute.
 ///
 /// # Errors
@@ -242,38 +237,26 @@ pub fn measure(
 ) -> Result<Measurement, String> {
     let layer = Layer::new(shape, settings, device);
     let operations = 3.0 * shape.forward_operations();
-    figures(&layer, settings.kernels, operations, device, repeats)
+    figures(&layer, operations, device, repeats)
 }
 
 /// Times `layer`, whose forward and backward pass are `operations` floating-point operations.
 fn figures(
     layer: &dyn Passes,
-    kernels: Kernels,
     operations: f64,
     device: &Device,
     repeats: usize,
 ) -> Result<Measurement, String> {
     let sync = || device.sync().map_err(|error| error.to_string());
-    device.memory_cleanup();
-    let before = reserved(device);
     let start = Instant::now();
-    let held = layer.pass(true);
+    drop(layer.pass(true));
     sync()?;
     let first_seconds = start.elapsed().as_secs_f64();
-    let after = reserved(device);
+    let before = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
+    let (held, peak) = peak_during(device, || layer.pass(true));
+    sync()?;
     drop(held);
-    let extra_bytes = if kernels == Kernels::Fused {
-        sync()?;
-        let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
-        let (held, peak) = peak_during(device, || layer.pass(true));
-        sync()?;
-        drop(held);
-        in_use.map(|before| peak.in_use.saturating_sub(before))
-    } else {
-        before
-            .zip(after)
-            .map(|(before, after)| after.saturating_sub(before))
-    };
+    let extra_bytes = before.map(|before| peak.in_use.saturating_sub(before));
     let time = timed(device, repeats, |with_backward| layer.pass(with_backward))?;
     Ok(Measurement {
         first_seconds,
