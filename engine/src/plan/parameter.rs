@@ -102,9 +102,7 @@ mod tests {
             [1000, 64]
         );
         model.vocab_size = 10;
-        assert_eq!(largest_parameter(&model, Some(1)).shape, [256, 64]);
-        model.moe_intermediate_size = 256;
-        assert_eq!(largest_parameter(&model, Some(1)).shape, [1, 512, 64]);
+        assert_eq!(largest_parameter(&model, Some(1)).shape, [1, 96, 64]);
         model.n_routed_experts = 0;
         model.vocab_size = 1000;
         assert_eq!(largest_parameter(&model, None).shape, [1000, 64]);
