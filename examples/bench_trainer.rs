@@ -292,8 +292,7 @@ fn profile(session: &Session, step_time: f64, device: &Device) {
         let inputs = experts::reference::Inputs {
             x: x.clone(),
             weights: random([rows, k]),
-            gate_up: stacked(2 * inner, hidden),
-            down: stacked(hidden, inner),
+            experts: experts::Bank::whole(stacked(2 * inner, hidden), stacked(hidden, inner)),
         };
         report(
             "routed experts",

@@ -51,3 +51,4 @@ pub mod tuning;
 pub mod vjp;
 
 pub use choice::{Compute, Kernels};
+pub use gpu::largest_buffer;

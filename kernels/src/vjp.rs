@@ -5,6 +5,10 @@
 //! turns the output's gradient into the inputs' gradients. The closure owns what is kept for
 //! backward.
 
+mod bundle;
+
+pub use bundle::{Handover, bundle};
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

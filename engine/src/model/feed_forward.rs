@@ -1,7 +1,7 @@
 //! Feed-forward layers: dense SwiGLU, mixture of experts, chain of experts.
 
 use bellows_kernels::chain::{Inputs, Rule, chain};
-use bellows_kernels::experts::{Settings, experts, experts_into, swiglu};
+use bellows_kernels::experts::{Bank, Block, Settings, experts, experts_into, lengths, swiglu};
 use bellows_kernels::memory::note;
 use bellows_kernels::routing::{GroupLimit, GroupScore, Router, Routing, ScoreFunction};
 use burn::module::{Module, Param};
@@ -53,13 +53,44 @@ impl DenseFeedForward {
     }
 }
 
-/// Weights of all experts of a layer: routed ones, then shared ones.
+/// Weights of all experts of a layer: routed ones, then shared ones. One block of each, or several
+/// of whole experts where the device has no buffer for all: the fewest that fit in f32, which an
+/// optimizer and gradients want whatever the weights are held in.
 #[derive(Module, Debug)]
 pub struct ExpertWeights {
     /// `[experts, 2 · inner, hidden]`: gate rows, then up rows.
-    pub gate_up_proj: Param<Tensor<3>>,
-    /// `[experts, hidden, inner]`.
-    pub down_proj: Param<Tensor<3>>,
+    pub gate_up_proj: Vec<Param<Tensor<3>>>,
+    /// `[experts, hidden, inner]`, as many experts a block as `gate_up_proj` has.
+    pub down_proj: Vec<Param<Tensor<3>>>,
+}
+
+impl ExpertWeights {
+    /// The weights of `experts` experts of inner width `inner`; the same numbers in any number of
+    /// blocks.
+    pub fn new(init: &mut Init, experts: usize, hidden: usize, inner: usize) -> Self {
+        let bytes = (4 * 2 * inner * hidden) as u64;
+        let lengths = lengths(experts, bytes, init.largest_buffer());
+        let mut blocks = |rows: usize, columns: usize| {
+            let lengths = lengths.iter();
+            lengths
+                .map(|&own| init.normal([own, rows, columns]))
+                .collect()
+        };
+        Self {
+            gate_up_proj: blocks(2 * inner, hidden),
+            down_proj: blocks(hidden, inner),
+        }
+    }
+
+    /// The weights as the kernels take them.
+    pub fn bank(&self) -> Bank {
+        let both = self.gate_up_proj.iter().zip(&self.down_proj);
+        let block = |(gate_up, down): (&Param<Tensor<3>>, &Param<Tensor<3>>)| Block {
+            gate_up: gate_up.val(),
+            down: down.val(),
+        };
+        Bank::new(both.map(block).collect())
+    }
 }
 
 /// A mixture of experts; with more than one iteration a chain of experts (arXiv 2506.18945): the
@@ -98,16 +129,13 @@ impl MixtureOfExperts {
         let shared = config.n_shared_experts;
         let shared_experts = (shared > 0 && config.mlp_bias)
             .then(|| DenseFeedForward::new(init, hidden, shared * inner, true));
-        let blocks = match shared_experts {
+        let stacked = match shared_experts {
             Some(_) => experts,
             None => experts + shared,
         };
         Self {
             gate,
-            experts: ExpertWeights {
-                gate_up_proj: init.normal([blocks, 2 * inner, hidden]),
-                down_proj: init.normal([blocks, hidden, inner]),
-            },
+            experts: ExpertWeights::new(init, stacked, hidden, inner),
             shared_experts,
             correction_bias: if config.score_correction_bias {
                 vec![vec![0.0; experts]; config.routers()]
@@ -137,8 +165,7 @@ impl MixtureOfExperts {
         let inputs = Inputs {
             x,
             routers: Tensor::stack(routers, 0),
-            gate_up: self.experts.gate_up_proj.val(),
-            down: self.experts.down_proj.val(),
+            experts: self.experts.bank(),
         };
         let rule = Rule {
             router: self.rule,
@@ -176,13 +203,10 @@ impl MixtureOfExperts {
             let kernels = settings.kernels;
             let routing = choices.route(iteration, logits, bias, &self.rule, sequences, kernels);
             let (x, weights) = (state.clone(), routing.weights.clone());
-            let gate_up = self.experts.gate_up_proj.val();
-            let down = self.experts.down_proj.val();
+            let bank = self.experts.bank();
             let mut y = match choices.weight_sums() {
-                Some(sums) => {
-                    experts_into(x, weights, &routing.plan, gate_up, down, settings, sums)
-                }
-                None => experts(x, weights, &routing.plan, gate_up, down, settings),
+                Some(sums) => experts_into(x, weights, &routing.plan, &bank, settings, sums),
+                None => experts(x, weights, &routing.plan, &bank, settings),
             };
             if let Some(shared) = &self.shared_experts {
                 y = y.add(shared.forward(state.clone()));

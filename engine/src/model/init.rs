@@ -1,7 +1,7 @@
 //! Initial weights: the same on every device, from the seed and the order of creation.
 
 use bellows_kernels::convert::convert;
-use bellows_kernels::{Compute, Kernels};
+use bellows_kernels::{Compute, Kernels, largest_buffer};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
@@ -17,6 +17,7 @@ pub struct Init {
     /// `None`: weights are zero, to be loaded.
     source: Option<(ChaCha8Rng, Normal<f32>)>,
     numerics: Numerics,
+    largest_buffer: Option<u64>,
 }
 
 impl Init {
@@ -30,6 +31,7 @@ impl Init {
             device: device.clone(),
             source: Some((ChaCha8Rng::seed_from_u64(seed), normal)),
             numerics: Numerics::default(),
+            largest_buffer: largest_buffer(device),
         }
     }
 
@@ -39,12 +41,27 @@ impl Init {
             device: device.clone(),
             source: None,
             numerics: Numerics::default(),
+            largest_buffer: largest_buffer(device),
         }
     }
 
     /// Makes parts that compute as `numerics` says, instead of with the device's kernels in f32.
     pub fn with_numerics(self, numerics: Numerics) -> Self {
         Self { numerics, ..self }
+    }
+
+    /// Makes parameters of at most so many bytes where they can be divided, instead of as large as the
+    /// device's buffers: the experts of a layer are several blocks then.
+    pub fn with_largest_buffer(self, bytes: u64) -> Self {
+        Self {
+            largest_buffer: Some(bytes),
+            ..self
+        }
+    }
+
+    /// The most bytes that a parameter may have; `None`: nothing limits it.
+    pub(super) fn largest_buffer(&self) -> Option<u64> {
+        self.largest_buffer
     }
 
     /// Makes the parts to come compute with `kernels`; plain operations take f32 alone.

@@ -103,7 +103,8 @@ pub struct Candidate {
     pub mode: Mode,
     /// What a step needs.
     pub prediction: Prediction,
-    /// Whether that is within the limit; `None` where none is known.
+    /// Whether that is within the limit, and no buffer larger than the device's; `None` where no limit
+    /// is known.
     pub fits: Option<bool>,
 }
 
@@ -158,8 +159,17 @@ impl Plan {
 
 impl Question<'_> {
     fn fits(&self, prediction: &Prediction) -> Option<bool> {
+        if self.oversized(prediction).is_some() {
+            return Some(false);
+        }
         let needed = prediction.needed() + self.beside;
         self.limit.map(|limit| needed <= limit)
+    }
+
+    /// The device's largest buffer, where the rows of a mixture's choices need a larger one.
+    pub fn oversized(&self, prediction: &Prediction) -> Option<u64> {
+        let most = self.target.largest_buffer.filter(|_| self.target.cube)?;
+        (prediction.largest_rows > most).then_some(most)
     }
 
     fn predicted(&self, load: &Load, way: Backpropagation) -> Prediction {
@@ -205,7 +215,12 @@ impl Question<'_> {
                 while least.fits == Some(false) && chunk > LEAST_CHUNK {
                     chunk /= 2;
                     let smaller = of(self.streamed(Some(chunk)));
-                    if smaller.prediction.needed() < least.prediction.needed() {
+                    let sizes = |candidate: &Candidate| {
+                        let Prediction { largest_rows, .. } = candidate.prediction;
+                        (candidate.prediction.needed(), largest_rows)
+                    };
+                    let (less, rows) = sizes(&smaller);
+                    if less < sizes(&least).0 || rows < sizes(&least).1 {
                         least = smaller;
                     }
                 }

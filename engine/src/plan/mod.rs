@@ -25,7 +25,7 @@ pub use tape::{ByKind, Fullest, Phase};
 
 use bellows_kernels::cross_entropy::WORKSPACE;
 use bellows_kernels::memory::Kind;
-use bellows_kernels::{Compute, Kernels, linear};
+use bellows_kernels::{Compute, Kernels, largest_buffer, linear};
 use burn::tensor::Device;
 
 use crate::config::ModelConfig;
@@ -50,6 +50,8 @@ pub struct Target {
     pub recompute_experts: bool,
     /// Bytes that the head may take for logits, as [`Numerics::head_workspace`] says.
     pub head_workspace: usize,
+    /// Bytes of the device's largest buffer; `None`: nothing limits it, or it is not known.
+    pub largest_buffer: Option<u64>,
 }
 
 /// CubeCL's page of small buffers.
@@ -66,6 +68,7 @@ impl Target {
             weights: Compute::F32,
             recompute_experts: false,
             head_workspace: WORKSPACE,
+            largest_buffer: None,
         }
     }
 
@@ -79,6 +82,7 @@ impl Target {
             weights: Compute::F32,
             recompute_experts: false,
             head_workspace: WORKSPACE,
+            largest_buffer: None,
         }
     }
 
@@ -87,10 +91,12 @@ impl Target {
         let gpu = *device != Device::flex();
         let cube = gpu && numerics.kernels == Kernels::Fused;
         let head_workspace = numerics.head_workspace;
+        let largest_buffer = largest_buffer(device);
         if !cube {
             return Self {
                 gpu,
                 head_workspace,
+                largest_buffer,
                 ..Self::cpu()
             };
         }
@@ -99,6 +105,7 @@ impl Target {
             weights: numerics.weights,
             recompute_experts: numerics.recompute_experts,
             head_workspace,
+            largest_buffer,
             ..Self::gpu(numerics.compute)
         }
     }
@@ -181,6 +188,9 @@ pub struct Prediction {
     pub way: Backpropagation,
     /// The fullest moment of each phase and layer.
     pub moments: Vec<Fullest>,
+    /// Bytes of the largest buffer for the rows of a mixture's choices: at most so many lie in one as
+    /// the device gives a kernel.
+    pub largest_rows: u64,
     /// What the allocator will have reserved of the device at the peak.
     reserved: u64,
 }
@@ -222,11 +232,15 @@ pub fn predict(
     target: Target,
     way: Backpropagation,
 ) -> Prediction {
-    let moments = step::run(model, load, target, way);
+    let tape::Taken {
+        fullest: moments,
+        largest_buffer: largest_rows,
+    } = step::run(model, load, target, way);
     let peak = moments.iter().map(Fullest::total).max().unwrap_or(0);
     Prediction {
         way,
         moments,
+        largest_rows,
         reserved: target.reserved(peak),
     }
 }

@@ -1,5 +1,7 @@
 //! The largest parameter of a model: a device takes each in one buffer, and has a largest buffer.
 
+use bellows_kernels::experts::lengths;
+
 use super::families::F32;
 use crate::config::ModelConfig;
 
@@ -26,16 +28,19 @@ impl Parameter {
     }
 }
 
-/// The largest parameter of `model`.
-pub fn largest_parameter(model: &ModelConfig) -> Parameter {
+/// The largest parameter of `model` on a device whose largest buffer has `most` bytes, `None` where
+/// nothing limits it: a layer's experts are divided as the model will divide them.
+pub fn largest_parameter(model: &ModelConfig, most: Option<u64>) -> Parameter {
     let hidden = model.hidden_size;
     let mixtures = model.moe_layers();
     // As the mixture and the decoder make them: with biases, shared experts are dense layers.
-    let (blocks, shared) = match (mixtures > 0, model.mlp_bias) {
+    let (stacked, shared) = match (mixtures > 0, model.mlp_bias) {
         (false, _) => (0, 0),
         (true, true) => (model.n_routed_experts, model.n_shared_experts),
         (true, false) => (model.n_routed_experts + model.n_shared_experts, 0),
     };
+    let wide = 2 * model.moe_intermediate_size;
+    let blocks = lengths(stacked, F32 * (wide * hidden) as u64, most);
     let inner = match mixtures < model.num_hidden_layers {
         true => model.intermediate_size,
         false => 0,
@@ -59,9 +64,9 @@ pub fn largest_parameter(model: &ModelConfig) -> Parameter {
             keys: "model.num_attention_heads, model.head_dim or model.hidden_size",
         },
         Parameter {
-            what: "the gate and up projections of a layer's experts",
-            shape: vec![blocks, 2 * model.moe_intermediate_size, hidden],
-            keys: "model.n_routed_experts, model.moe_intermediate_size or model.hidden_size",
+            what: "the gate and up projections of experts",
+            shape: vec![blocks[0], wide, hidden],
+            keys: "model.moe_intermediate_size or model.hidden_size",
         },
     ];
     let largest = candidates.into_iter().max_by_key(Parameter::elements);
@@ -73,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_experts_of_a_layer_are_one_parameter_and_a_model_without_has_none() {
+    fn only_what_cannot_be_divided_is_larger_than_the_limit() {
         let mut model = ModelConfig {
             vocab_size: 1000,
             hidden_size: 64,
@@ -83,10 +88,25 @@ mod tests {
             moe_intermediate_size: 48,
             ..ModelConfig::default()
         };
-        let found = largest_parameter(&model);
+        let found = largest_parameter(&model, None);
         assert_eq!(found.shape, [32, 96, 64]);
         assert_eq!(found.bytes(), 4 * 32 * 96 * 64);
+        let expert = 4 * 96 * 64;
+        // 256,000 bytes of the embedding are more than any block of at most ten experts.
+        assert_eq!(
+            largest_parameter(&model, Some(11 * expert)).shape,
+            [11, 96, 64]
+        );
+        assert_eq!(
+            largest_parameter(&model, Some(10 * expert)).shape,
+            [1000, 64]
+        );
+        model.vocab_size = 10;
+        assert_eq!(largest_parameter(&model, Some(1)).shape, [256, 64]);
+        model.moe_intermediate_size = 256;
+        assert_eq!(largest_parameter(&model, Some(1)).shape, [1, 512, 64]);
         model.n_routed_experts = 0;
-        assert_eq!(largest_parameter(&model).shape, [1000, 64]);
+        model.vocab_size = 1000;
+        assert_eq!(largest_parameter(&model, None).shape, [1000, 64]);
     }
 }

@@ -7,14 +7,14 @@ use super::layer::{self, Flow, KeysFrom};
 use super::parameter::largest_parameter;
 use super::projections;
 use super::sim::{Chunk, Sim};
-use super::tape::{Fullest, Phase, Span};
+use super::tape::{Phase, Span, Taken};
 use super::{Load, Target};
 use crate::config::ModelConfig;
 use crate::step::Backpropagation;
 use crate::stream::{Keep, Settings, parts::Parts};
 
-/// The fullest moments of a step.
-pub fn run(model: &ModelConfig, load: &Load, target: Target, way: Backpropagation) -> Vec<Fullest> {
+/// What a step takes.
+pub fn run(model: &ModelConfig, load: &Load, target: Target, way: Backpropagation) -> Taken {
     let mut sim = Sim::new(model, target);
     let parameters = model.parameter_counts().total as u64;
     let weights = sim.tape.take(Kind::Weights, target.weight_bytes(model));
@@ -35,7 +35,7 @@ pub fn run(model: &ModelConfig, load: &Load, target: Target, way: Backpropagatio
         optimizer::update(
             &mut sim,
             parameters,
-            largest_parameter(model).elements(),
+            largest_parameter(model, target.largest_buffer).elements(),
             gradients,
         );
     } else {
@@ -43,7 +43,7 @@ pub fn run(model: &ModelConfig, load: &Load, target: Target, way: Backpropagatio
     }
     sim.tape.give_all([weights, moments]);
     debug_assert_eq!(sim.tape.total(), 0, "everything taken is given back");
-    sim.tape.fullest()
+    sim.tape.taken()
 }
 
 fn plain(sim: &mut Sim<'_>, load: &Load, first: bool) {

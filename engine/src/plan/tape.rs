@@ -78,6 +78,16 @@ pub struct Tape {
     total: u64,
     at: usize,
     seen: Vec<Fullest>,
+    largest_buffer: u64,
+}
+
+/// What was taken over the course of a step.
+#[derive(Debug)]
+pub struct Taken {
+    /// The fullest moments, in the order in which phases and layers were entered first.
+    pub fullest: Vec<Fullest>,
+    /// Bytes of the largest [buffer](Tape::buffer).
+    pub largest_buffer: u64,
 }
 
 impl Tape {
@@ -92,6 +102,7 @@ impl Tape {
                 layer: None,
                 bytes: ByKind::default(),
             }],
+            largest_buffer: 0,
         }
     }
 
@@ -107,6 +118,12 @@ impl Tape {
             self.seen.len() - 1
         });
         self.look(0);
+    }
+
+    /// Takes `bytes` that lie in one buffer and grow with the tokens.
+    pub fn buffer(&mut self, kind: Kind, bytes: u64) -> Span {
+        self.largest_buffer = self.largest_buffer.max(bytes);
+        self.take(kind, bytes)
     }
 
     /// Takes `bytes`.
@@ -154,9 +171,12 @@ impl Tape {
         }
     }
 
-    /// The fullest moments, in the order in which phases and layers were entered first.
-    pub fn fullest(self) -> Vec<Fullest> {
-        self.seen
+    /// All that was taken.
+    pub fn taken(self) -> Taken {
+        Taken {
+            fullest: self.seen,
+            largest_buffer: self.largest_buffer,
+        }
     }
 
     /// Bytes taken now.
@@ -180,7 +200,7 @@ mod tests {
         tape.give(more);
         tape.give(weights);
         assert_eq!(tape.total(), 0);
-        let fullest = tape.fullest();
+        let fullest = tape.taken().fullest;
         let totals: Vec<u64> = fullest.iter().map(Fullest::total).collect();
         assert_eq!(totals, [15, 12]);
         assert_eq!(fullest[1].layer, Some(3));

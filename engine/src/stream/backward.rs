@@ -1,7 +1,7 @@
 //! The backward pass, layer by layer from the last, chunk by chunk from the last.
 
 use bellows_kernels::attention::KeySums;
-use bellows_kernels::experts::{WeightAccumulator, WeightSums};
+use bellows_kernels::experts::{Bank, Block, WeightAccumulator};
 use bellows_kernels::memory::{Kind, Stage, enter_layer, enter_part, enter_stage, note, own};
 use bellows_kernels::routing::{Plan, Routing};
 use bellows_kernels::vjp::seed;
@@ -10,9 +10,12 @@ use burn::tensor::Tensor;
 use super::MicroStep;
 use super::kept::{Kept, KeptAttention, restored};
 use super::parts::Parts;
-use crate::model::{Attended, Choices, DecoderLayer, FeedForward, Input, Keys, Part, Stream};
+use crate::model::{
+    Attended, Choices, DecoderLayer, ExpertWeights, FeedForward, Input, Keys, Part, Stream,
+};
 use crate::objective::{RouterTerms, Weighing};
 use crate::optim::Gradients;
+use crate::weights::block_name;
 
 /// Carries the gradient `dy` of the last layer's output, by chunk, back to the embedding, and adds
 /// to `gradients`. Returns the router losses.
@@ -239,9 +242,10 @@ fn gradient<const D: usize>(of: &Tensor<D>, raw: &mut burn::tensor::Gradients) -
         .expect("what backward started from was computed from it")
 }
 
-/// Names of a layer's stacked expert weights.
-fn expert_names(layer: usize) -> [String; 2] {
-    ["gate_up_proj", "down_proj"].map(|part| format!("layers.{layer}.mlp.experts.{part}"))
+/// Names of block `block` of a layer's expert weights.
+fn expert_names(layer: usize, block: usize) -> [String; 2] {
+    ["gate_up_proj", "down_proj"]
+        .map(|field| block_name(&format!("layers.{layer}.mlp.experts.{field}"), block))
 }
 
 /// The gradients of a layer's experts so far, to be added to in place.
@@ -253,18 +257,30 @@ fn take_expert_sums(
     let FeedForward::Mixture(mixture) = &layer.mlp else {
         return WeightAccumulator::default();
     };
-    let (experts, [gate_up, down]) = (&mixture.experts, expert_names(index));
-    let gate_up = gradients.take(&gate_up, experts.gate_up_proj.dims());
-    let down = gradients.take(&down, experts.down_proj.dims());
-    let sums = gate_up.zip(down);
-    WeightAccumulator::new(sums.map(|(gate_up, down)| WeightSums { gate_up, down }))
+    let ExpertWeights {
+        gate_up_proj,
+        down_proj,
+    } = &mixture.experts;
+    let blocks = gate_up_proj.iter().zip(down_proj).enumerate();
+    let sums: Option<Vec<Block>> = blocks
+        .map(|(number, (gate_up, down))| {
+            let names = expert_names(index, number);
+            Some(Block {
+                gate_up: gradients.take(&names[0], gate_up.dims())?,
+                down: gradients.take(&names[1], down.dims())?,
+            })
+        })
+        .collect();
+    WeightAccumulator::new(sums.map(Bank::new))
 }
 
 fn put_expert_sums(index: usize, sums: WeightAccumulator, gradients: &mut Gradients) {
     let Some(sums) = sums.take() else { return };
-    let [gate_up, down] = expert_names(index);
-    gradients.put(&gate_up, sums.gate_up);
-    gradients.put(&down, sums.down);
+    for (number, block) in sums.into_blocks().into_iter().enumerate() {
+        let [gate_up, down] = expert_names(index, number);
+        gradients.put(&gate_up, block.gate_up);
+        gradients.put(&down, block.down);
+    }
 }
 
 /// The gradient of the embedding, a row a token of the vocabulary, is added where the step's sum of

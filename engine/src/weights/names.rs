@@ -68,10 +68,16 @@ pub struct Path {
 }
 
 impl Path {
-    /// Enters a field or list element. The variant of an enum adds nothing to a name.
+    /// Enters a field or list element. The variant of an enum adds nothing to a name, nor does the
+    /// first block of a stack ([`block_name`]).
     pub fn enter(&mut self, name: &str, kind: &str) {
-        let named = !kind.starts_with("Enum:");
-        self.segments.push(named.then(|| name.to_owned()));
+        let field = self.segments.last().and_then(Option::as_deref);
+        let segment = match name.parse() {
+            Ok(block) if kind == "Vec" && field.is_some_and(is_stack) => block_segment(block),
+            _ if kind.starts_with("Enum:") => None,
+            _ => Some(name.to_owned()),
+        };
+        self.segments.push(segment);
     }
 
     /// Leaves it.
@@ -86,7 +92,44 @@ impl Path {
     }
 }
 
-/// The tensors that hold the parameter `name` of the engine, of shape `shape`.
+/// Parameters that hold the matrices of a layer's experts, in as many blocks as the device's largest
+/// buffer asks for.
+const STACKS: [&str; 2] = ["gate_up_proj", "down_proj"];
+
+fn is_stack(field: &str) -> bool {
+    STACKS.contains(&field)
+}
+
+/// What tells block `block` of a stack from the first, which is called as the stack is: so that with
+/// one block all names are as if there were none. In digits that sort by number.
+fn block_segment(block: usize) -> Option<String> {
+    (block > 0).then(|| format!("{block:04}"))
+}
+
+/// The name of block `block` of the stack called `stack`, such as
+/// `layers.0.mlp.experts.down_proj.0001`.
+pub fn block_name(stack: &str, block: usize) -> String {
+    match block_segment(block) {
+        Some(segment) => format!("{stack}.{segment}"),
+        None => stack.to_owned(),
+    }
+}
+
+/// The name of the stack that the parameter `name` is a block of; of any other parameter its own.
+pub fn stack_name(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((stack, block))
+            if block.bytes().all(|byte| byte.is_ascii_digit())
+                && stack.rsplit('.').next().is_some_and(is_stack) =>
+        {
+            stack
+        }
+        _ => name,
+    }
+}
+
+/// The tensors that hold the parameter `name` of the engine, of shape `shape`; of experts in several
+/// blocks the whole stack.
 pub fn parts(config: &ModelConfig, naming: Naming, name: &str, shape: &[usize]) -> Vec<Part> {
     let stacked = naming == Naming::Reference && config.model_type != ModelType::CoeDeepseekV2;
     let whole = |name: String| {
@@ -279,6 +322,27 @@ mod tests {
         back[4..].fill(-1.0);
         down.put(&values, &mut back);
         assert_eq!(back, gate_up);
+    }
+
+    #[test]
+    fn one_block_is_called_as_the_stack_and_more_sort_by_their_number() {
+        let stack = "layers.0.mlp.experts.gate_up_proj";
+        let names: Vec<String> = [0, 1, 2, 10].map(|block| block_name(stack, block)).into();
+        assert_eq!(names[0], stack);
+        assert!(names.is_sorted());
+        assert!(names.iter().all(|name| stack_name(name) == stack));
+        // A list that is no stack of experts keeps its numbers.
+        for (fields, name) in [
+            (["gate", "1", "weight"], "gate.1.weight"),
+            (["down_proj", "0", "weight"], "down_proj.weight"),
+        ] {
+            let mut path = Path::default();
+            for (field, kind) in fields.into_iter().zip(["Struct:A", "Vec", "Struct:B"]) {
+                path.enter(field, kind);
+            }
+            assert_eq!(path.name(), name);
+            assert_eq!(stack_name(name), name);
+        }
     }
 
     #[test]

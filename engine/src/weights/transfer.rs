@@ -1,12 +1,12 @@
 //! Between a model's parameters and tensors by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bellows_kernels::{Compute, host};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Naming, Path, TensorSource, WeightError, correction_bias_name, parts};
+use super::{Naming, Path, TensorSource, WeightError, correction_bias_name, parts, stack_name};
 use crate::config::ModelConfig;
 use crate::model::{Decoder, hold};
 
@@ -50,6 +50,57 @@ pub fn parameters(model: &Decoder) -> Vec<(String, Vec<usize>, Tensor<1>)> {
     collect.found
 }
 
+/// Parameters as checkpoints know them: the blocks of a stack of experts are one, whatever their
+/// number, so that what is written with one fits a model with another.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// Name of the stack, or of the one parameter.
+    pub name: String,
+    /// Shape of all blocks together.
+    pub shape: Vec<usize>,
+    /// Name and value of each block, flattened, in order.
+    pub blocks: Vec<(String, Tensor<1>)>,
+}
+
+impl Whole {
+    /// Elements of each block.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> {
+        self.blocks.iter().map(|(_, value)| value.dims()[0])
+    }
+
+    /// All values in order, read from the device.
+    pub fn values(&self) -> Vec<f32> {
+        let blocks = self.blocks.iter();
+        let read = blocks.map(|(_, value)| host::floats(value.clone()));
+        read.reduce(joined).expect("a parameter is a block")
+    }
+}
+
+fn joined(mut values: Vec<f32>, more: Vec<f32>) -> Vec<f32> {
+    values.extend(more);
+    values
+}
+
+/// [`parameters`], blocks put together.
+pub fn wholes(model: &Decoder) -> Vec<Whole> {
+    let mut wholes: Vec<Whole> = Vec::new();
+    for (name, shape, value) in parameters(model) {
+        let stack = stack_name(&name);
+        match wholes.last_mut().filter(|whole| whole.name == stack) {
+            Some(whole) => {
+                whole.shape[0] += shape[0];
+                whole.blocks.push((name, value));
+            }
+            None => wholes.push(Whole {
+                name: stack.to_owned(),
+                shape,
+                blocks: vec![(name, value)],
+            }),
+        }
+    }
+    wholes
+}
+
 /// Splits host copies of flattened parameters into the tensors of a checkpoint.
 pub fn snapshot_tensors(
     config: &ModelConfig,
@@ -72,14 +123,13 @@ pub fn snapshot_tensors(
 pub fn export(model: &Decoder) -> Vec<NamedTensor> {
     let config = model.config();
     let mut tensors = Vec::new();
-    for (name, shape, value) in parameters(model) {
-        let values = host::floats(value);
+    for whole in wholes(model) {
         tensors.extend(snapshot_tensors(
             config,
             Naming::Checkpoint,
-            &name,
-            &shape,
-            &values,
+            &whole.name,
+            &whole.shape,
+            &whole.values(),
         ));
     }
     for (layer, mixture) in model.mixtures() {
@@ -113,8 +163,23 @@ pub fn import(mut model: Decoder, source: &dyn TensorSource) -> Result<Decoder, 
         path: Path,
         config: ModelConfig,
         source: &'a dyn TensorSource,
+        /// By the names of wholes.
+        shapes: BTreeMap<String, Vec<usize>>,
+        /// Values of the blocks to come.
+        rest: Vec<f32>,
         used: BTreeSet<String>,
         error: Option<WeightError>,
+    }
+    impl Load<'_> {
+        fn read(&mut self, whole: &str) -> Result<Vec<f32>, WeightError> {
+            let shape = &self.shapes[whole];
+            let mut values = vec![0f32; shape.iter().product()];
+            for part in parts(&self.config, Naming::Checkpoint, whole, shape) {
+                part.put(&self.source.read(&part.name, &part.shape)?, &mut values);
+                self.used.insert(part.name);
+            }
+            Ok(values)
+        }
     }
     impl ModuleMapper for Load<'_> {
         fn enter_module(&mut self, name: &str, kind: &str) {
@@ -127,21 +192,18 @@ pub fn import(mut model: Decoder, source: &dyn TensorSource) -> Result<Decoder, 
             if self.error.is_some() {
                 return param;
             }
-            let shape = param.dims();
-            let name = self.path.name();
-            let mut values = vec![0f32; shape.iter().product()];
-            for part in parts(&self.config, Naming::Checkpoint, &name, &shape) {
-                match self.source.read(&part.name, &part.shape) {
-                    Ok(read) => {
-                        part.put(&read, &mut values);
-                        self.used.insert(part.name);
-                    }
+            let (shape, name) = (param.dims(), self.path.name());
+            let mut values = std::mem::take(&mut self.rest);
+            if values.is_empty() {
+                match self.read(stack_name(&name)) {
+                    Ok(read) => values = read,
                     Err(error) => {
                         self.error = Some(error);
                         return param;
                     }
                 }
             }
+            self.rest = values.split_off(shape.iter().product());
             param.map(|old| {
                 let device = old.device();
                 // As the model holds it.
@@ -160,6 +222,11 @@ pub fn import(mut model: Decoder, source: &dyn TensorSource) -> Result<Decoder, 
         path: Path::default(),
         config: config.clone(),
         source,
+        shapes: wholes(&model)
+            .into_iter()
+            .map(|whole| (whole.name, whole.shape))
+            .collect(),
+        rest: Vec::new(),
         used: BTreeSet::new(),
         error: None,
     };

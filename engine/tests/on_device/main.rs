@@ -6,6 +6,7 @@ mod accumulation;
 mod arithmetic;
 mod balance;
 mod batches;
+mod blocks;
 #[path = "../../../kernels/tests/on_device/device.rs"]
 mod device;
 mod generation;

@@ -6,10 +6,7 @@ use burn::tensor::Tensor;
 use super::backend::ChainBackend;
 use super::launch::MAX_FUSED_EXPERTS;
 use super::{Inputs, Rule};
-use crate::convert::convert;
-use crate::experts::{
-    Matrices, RowGradients, Rows, WeightSums, combine, rows, rows_backward, weight_gradients,
-};
+use crate::experts::{Bank, RowGradients, Rows, combine, rows, rows_backward, weight_gradients};
 use crate::memory::own_gradient;
 use crate::routing::fused::{self as routing, Choice, Message, Objective, sort_messages};
 use crate::routing::{Plan, Routing};
@@ -53,15 +50,8 @@ pub struct Gradients {
     pub x: Tensor<2>,
     /// Of the routers.
     pub routers: Tensor<3>,
-    /// Of the matrices.
-    pub matrices: WeightSums,
-}
-
-fn matrices(inputs: &Inputs, rule: &Rule) -> Matrices {
-    Matrices {
-        gate_up: convert(inputs.gate_up.clone(), rule.settings.compute),
-        down: convert(inputs.down.clone(), rule.settings.compute),
-    }
+    /// Of the experts' matrices.
+    pub experts: Bank,
 }
 
 /// The forward pass without autodiff, for callers that run backward themselves.
@@ -70,14 +60,14 @@ fn matrices(inputs: &Inputs, rule: &Rule) -> Matrices {
 /// If the tensors take part in autodiff or live on a device without CubeCL, and as
 /// [`chain()`](super::chain()).
 pub fn forward(inputs: &Inputs, biases: &[Vec<f32>], rule: &Rule) -> ForwardPass {
-    let matrices = matrices(inputs, rule);
+    let experts = inputs.experts.convert(rule.settings.compute);
     let mut x = inputs.x.clone();
     let mut logits = logits_of(x.clone(), inputs.router(0));
     let mut iterations = Vec::with_capacity(rule.iterations);
     for number in 0..rule.iterations {
         let bias = biases.get(inputs.router_number(number)).map(Vec::as_slice);
         let choice = routing::choose(&logits, bias, &rule.router, rule.sequences);
-        let Rows { out, kept } = rows(&x, &choice.plan, &matrices, rule.settings);
+        let Rows { out, kept } = rows(&x, &choice.plan, &experts, rule.settings);
         let residual = rule.residual.then(|| x.clone());
         let next = if number + 1 < rule.iterations {
             let router = inputs.router(inputs.router_number(number + 1));
@@ -149,7 +139,7 @@ pub fn backward(
     dy: Tensor<2>,
     inputs: &Inputs,
     pass: ForwardPass,
-    sums: Option<WeightSums>,
+    sums: Option<Bank>,
     rule: &Rule,
 ) -> Gradients {
     let objectives = pass.iterations.iter().map(|_| Vec::new()).collect();
@@ -161,10 +151,10 @@ fn run_back(
     mut objectives: Vec<Vec<Objective>>,
     inputs: &Inputs,
     mut iterations: Vec<Iteration>,
-    mut sums: Option<WeightSums>,
+    mut sums: Option<Bank>,
     rule: &Rule,
 ) -> Gradients {
-    let matrices = matrices(inputs, rule);
+    let experts = inputs.experts.convert(rule.settings.compute);
     let mut routers: Vec<Option<Tensor<2>>> = vec![None; inputs.routers.dims()[0]];
     let mut gradient = dy;
     while let Some(iteration) = iterations.pop() {
@@ -184,7 +174,7 @@ fn run_back(
             &x,
             &choice.weights,
             plan,
-            &matrices,
+            &experts,
             pre,
             rule.settings,
         );
@@ -212,7 +202,7 @@ fn run_back(
             rest,
             &x,
             plan,
-            &matrices,
+            &experts,
             sums.take(),
             rule.settings,
         ));
@@ -231,7 +221,7 @@ fn run_back(
     Gradients {
         x: gradient,
         routers: Tensor::stack(routers, 0),
-        matrices: sums.expect("a chain has an iteration"),
+        experts: sums.expect("a chain has an iteration"),
     }
 }
 
@@ -253,24 +243,20 @@ pub(super) fn chain(inputs: Inputs, biases: &[Vec<f32>], rule: &Rule) -> (Tensor
         .iter()
         .map(|at| (at.logits.clone(), at.choice.clone()))
         .collect();
-    let tracked = [
-        inputs.x.into(),
-        inputs.routers.into(),
-        inputs.gate_up.into(),
-        inputs.down.into(),
-    ];
+    let (bank, handover) = inputs.experts.bundle(&device);
+    let tracked = [inputs.x.into(), inputs.routers.into(), bank];
     let own = *rule;
     let joint = Joint::new(&device, tracked, move |messages: Vec<Message>, needs| {
         let (dy, objectives) = sort_messages(messages, iterations.len());
         let dy = dy.unwrap_or_else(|| Tensor::zeros(plain.x.dims(), &plain.x.device()));
         let gradients = run_back(dy, objectives, &plain, iterations, None, &own);
-        own_gradient(&gradients.matrices.gate_up);
-        own_gradient(&gradients.matrices.down);
+        for gradient in gradients.experts.tensors() {
+            own_gradient(gradient);
+        }
         [
             needs[0].then(|| gradients.x.into()),
             needs[1].then(|| gradients.routers.into()),
-            needs[2].then(|| gradients.matrices.gate_up.into()),
-            needs[3].then(|| gradients.matrices.down.into()),
+            needs[2].then(|| handover.give(gradients.experts.into_gradients())),
         ]
     });
     let y = joint.attach(y, |gradient| Message::Output(Box::new(gradient)));

@@ -7,8 +7,7 @@
 //! | --- | --- |
 //! | `x`, `y` | `[T, H]`, f32 |
 //! | `routers` | `[R, E, H]`, f32: one an iteration, or one for all |
-//! | `gate_up` | `[G, 2F, H]`: E routed experts, then shared ones |
-//! | `down` | `[G, H, F]` |
+//! | `experts` | a [bank](crate::experts::Bank) of G experts: E routed ones, then shared ones |
 //!
 //! Shared experts are further groups of rows in the launches of the routed ones: every token with
 //! weight 1, in each iteration.
@@ -34,7 +33,7 @@ pub use fused::{ForwardPass, Gradients, backward, forward};
 use burn::tensor::Tensor;
 
 use crate::calls::{Path, note};
-use crate::experts::Settings;
+use crate::experts::{Bank, Settings};
 use crate::routing::{Router, Routing};
 
 /// How a chain runs.
@@ -59,10 +58,8 @@ pub struct Inputs {
     pub x: Tensor<2>,
     /// The routers' weights.
     pub routers: Tensor<3>,
-    /// Gate and up projections.
-    pub gate_up: Tensor<3>,
-    /// Down projections.
-    pub down: Tensor<3>,
+    /// The experts' matrices.
+    pub experts: Bank,
 }
 
 impl Inputs {
@@ -80,8 +77,7 @@ impl Inputs {
         Self {
             x: self.x.clone().without_autodiff(),
             routers: self.routers.clone().without_autodiff(),
-            gate_up: self.gate_up.clone().without_autodiff(),
-            down: self.down.clone().without_autodiff(),
+            experts: self.experts.without_autodiff(),
         }
     }
 }

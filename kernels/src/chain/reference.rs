@@ -21,8 +21,7 @@ pub fn chain(inputs: Inputs, biases: &[Vec<f32>], rule: &Rule) -> (Tensor<2>, Ve
             state.clone(),
             routing.weights.clone(),
             &routing.plan,
-            inputs.gate_up.clone(),
-            inputs.down.clone(),
+            &inputs.experts,
             rule.settings,
         );
         state = if rule.residual { y.add(state) } else { y };

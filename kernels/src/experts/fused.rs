@@ -1,14 +1,19 @@
 //! The experts' own kernels behind Burn tensors: forward and backward passes without autodiff.
+//!
+//! A bank is a list of tensors, which Burn's backend extensions do not pass on: their buffers are
+//! taken here, after what Burn's fusion may have in its queue.
 
-use burn::backend::{Dispatch, DispatchTensorKind};
-use burn::tensor::Tensor;
+use burn::backend::DispatchTensorKind;
+use burn::tensor::{Int, Tensor};
+use burn_cubecl::tensor::CubeTensor;
 
-use super::Settings;
-use super::backend::{Combine, ExpertsBackend};
+use super::launch::{self, Matrices, Operands};
 pub use super::reference::Gradients;
 use super::reference::Inputs;
+use super::{Bank, Block, Settings};
 use crate::Kernels;
 use crate::convert::convert;
+use crate::gpu::{buffer, primitive, tensor};
 use crate::routing::Plan;
 
 /// Whether the kernels take tensors on the device of `tensor`.
@@ -29,24 +34,6 @@ pub struct ForwardPass {
     pub kept: Option<Tensor<2>>,
 }
 
-/// Buffers that weight gradients are added into, f32, in the shapes of the weights.
-#[derive(Clone, Debug)]
-pub struct WeightSums {
-    /// `[G, 2F, H]`.
-    pub gate_up: Tensor<3>,
-    /// `[G, H, F]`.
-    pub down: Tensor<3>,
-}
-
-/// The matrices of a layer's experts, without autodiff, in f32 or in the compute type.
-#[derive(Clone, Debug)]
-pub(crate) struct Matrices {
-    /// `[G, 2F, H]`.
-    pub gate_up: Tensor<3>,
-    /// `[G, H, F]`.
-    pub down: Tensor<3>,
-}
-
 /// What every sorted row gave.
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
@@ -56,19 +43,31 @@ pub(crate) struct Rows {
     pub kept: Option<Tensor<2>>,
 }
 
+/// The buffer of a plan's list.
+fn indices(list: &Tensor<1, Int>) -> CubeTensor {
+    buffer(list.clone().into_dispatch()).expect("a plan lies where its tokens do")
+}
+
+/// The tensors of a call on the device.
+fn operands(x: &Tensor<2>, plan: &Plan, bank: &Bank) -> Operands {
+    let matrices = |block: &Block| Matrices {
+        gate_up: primitive(block.gate_up.clone()),
+        down: primitive(block.down.clone()),
+    };
+    Operands {
+        x: primitive(x.clone()),
+        offsets: indices(&plan.offsets),
+        slots: indices(&plan.slots),
+        blocks: bank.blocks().iter().map(matrices).collect(),
+    }
+}
+
 /// The products of a forward pass: every row's output, not yet combined.
-pub(crate) fn rows(x: &Tensor<2>, plan: &Plan, matrices: &Matrices, settings: Settings) -> Rows {
-    let (out, pre) = <Dispatch as ExpertsBackend>::experts_rows(
-        x.clone().into_dispatch(),
-        plan.offsets.clone().into_dispatch(),
-        plan.slots.clone().into_dispatch(),
-        matrices.gate_up.clone().into_dispatch(),
-        matrices.down.clone().into_dispatch(),
-        settings,
-    );
+pub(crate) fn rows(x: &Tensor<2>, plan: &Plan, bank: &Bank, settings: Settings) -> Rows {
+    let (out, pre) = launch::forward(&operands(x, plan, bank), settings.compute);
     Rows {
-        out: Tensor::from_dispatch(out),
-        kept: (!settings.recompute).then(|| Tensor::from_dispatch(pre)),
+        out: tensor(out),
+        kept: (!settings.recompute).then(|| tensor(pre)),
     }
 }
 
@@ -79,19 +78,12 @@ pub(crate) fn combine(
     weights: Option<Tensor<2>>,
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
-    let how = Combine {
-        top_k: plan.top_k,
-        weighted: weights.is_some(),
-        residual: residual.is_some(),
-    };
-    // Operations take tensors; one that does not count is any that is at hand.
-    let unread = || rows.clone();
-    Tensor::from_dispatch(<Dispatch as ExpertsBackend>::experts_combine(
-        rows.clone().into_dispatch(),
-        plan.positions.clone().into_dispatch(),
-        weights.unwrap_or_else(unread).into_dispatch(),
-        residual.unwrap_or_else(unread).into_dispatch(),
-        how,
+    tensor(launch::combine(
+        &primitive(rows),
+        &indices(&plan.positions),
+        plan.top_k,
+        weights.map(primitive),
+        residual.map(primitive),
     ))
 }
 
@@ -110,11 +102,11 @@ pub(crate) struct RowGradients {
 #[derive(Debug)]
 pub(crate) struct Rest {
     /// The gradient of the output `[T, H]`.
-    dy: Tensor<2>,
+    dy: CubeTensor,
     /// That of the pre-activation `[rows, 2F]`.
-    pre: Tensor<2>,
+    pre: CubeTensor,
     /// Activations times their weights `[rows, F]`.
-    activation: Tensor<2>,
+    activation: CubeTensor,
 }
 
 /// The first half of a backward pass: what goes on to the layers before. The gradients of the
@@ -124,33 +116,31 @@ pub(crate) fn rows_backward(
     x: &Tensor<2>,
     weights: &Tensor<2>,
     plan: &Plan,
-    matrices: &Matrices,
+    bank: &Bank,
     kept: Option<Tensor<2>>,
     settings: Settings,
 ) -> RowGradients {
-    let dy = convert(dy, settings.compute);
-    let has_kept = kept.is_some();
-    let pre = kept.unwrap_or_else(|| x.clone());
-    let (rows, weights, pre, activation) = <Dispatch as ExpertsBackend>::experts_rows_backward(
-        dy.clone().into_dispatch(),
-        x.clone().into_dispatch(),
-        weights.clone().into_dispatch(),
-        plan.offsets.clone().into_dispatch(),
-        plan.slots.clone().into_dispatch(),
-        plan.positions.clone().into_dispatch(),
-        matrices.gate_up.clone().into_dispatch(),
-        matrices.down.clone().into_dispatch(),
-        pre.into_dispatch(),
-        has_kept,
-        settings,
+    let dy = primitive(convert(dy, settings.compute));
+    let launch::RowGradients {
+        rows,
+        weights,
+        pre,
+        activation,
+    } = launch::rows_backward(
+        &dy,
+        &operands(x, plan, bank),
+        primitive(weights.clone()),
+        &indices(&plan.positions),
+        kept.map(primitive),
+        settings.compute,
     );
     RowGradients {
-        rows: Tensor::from_dispatch(rows),
-        weights: Tensor::from_dispatch(weights),
+        rows: tensor(rows),
+        weights: tensor(weights),
         rest: Rest {
             dy,
-            pre: Tensor::from_dispatch(pre),
-            activation: Tensor::from_dispatch(activation),
+            pre,
+            activation,
         },
     }
 }
@@ -160,42 +150,29 @@ pub(crate) fn weight_gradients(
     rest: Rest,
     x: &Tensor<2>,
     plan: &Plan,
-    matrices: &Matrices,
-    sums: Option<WeightSums>,
+    bank: &Bank,
+    sums: Option<Bank>,
     settings: Settings,
-) -> WeightSums {
-    let accumulate = sums.is_some();
-    let sums = sums.unwrap_or_else(|| WeightSums {
-        gate_up: matrices.gate_up.clone(),
-        down: matrices.down.clone(),
+) -> Bank {
+    let sums = sums.map(|sums| {
+        let matrices = |block: Block| Matrices {
+            gate_up: primitive(block.gate_up),
+            down: primitive(block.down),
+        };
+        sums.into_blocks().into_iter().map(matrices).collect()
     });
-    let (gate_up, down) = <Dispatch as ExpertsBackend>::experts_weight_gradients(
-        rest.dy.into_dispatch(),
-        x.clone().into_dispatch(),
-        plan.offsets.clone().into_dispatch(),
-        plan.slots.clone().into_dispatch(),
-        matrices.gate_up.clone().into_dispatch(),
-        matrices.down.clone().into_dispatch(),
-        rest.pre.into_dispatch(),
-        rest.activation.into_dispatch(),
-        sums.gate_up.into_dispatch(),
-        sums.down.into_dispatch(),
-        accumulate,
-        settings,
-    );
-    WeightSums {
-        gate_up: Tensor::from_dispatch(gate_up),
-        down: Tensor::from_dispatch(down),
-    }
-}
-
-impl Inputs {
-    fn matrices(&self) -> Matrices {
-        Matrices {
-            gate_up: self.gate_up.clone(),
-            down: self.down.clone(),
-        }
-    }
+    let Rest {
+        dy,
+        pre,
+        activation,
+    } = rest;
+    let operands = operands(x, plan, bank);
+    let sums = launch::weight_gradients(dy, &operands, pre, activation, sums, settings.compute);
+    let block = |sums: Matrices| Block {
+        gate_up: tensor(sums.gate_up),
+        down: tensor(sums.down),
+    };
+    Bank::new(sums.into_iter().map(block).collect())
 }
 
 /// The forward pass on a CubeCL device, for callers that run backward themselves. `residual`
@@ -209,7 +186,7 @@ pub fn forward(
     residual: Option<Tensor<2>>,
     settings: Settings,
 ) -> ForwardPass {
-    let Rows { out, kept } = rows(&inputs.x, plan, &inputs.matrices(), settings);
+    let Rows { out, kept } = rows(&inputs.x, plan, &inputs.experts, settings);
     ForwardPass {
         y: combine(out, plan, Some(inputs.weights.clone()), residual),
         kept,
@@ -218,7 +195,8 @@ pub fn forward(
 
 /// The backward pass that goes with [`forward`]: gradients from that of `y`, without the
 /// residual's, which is `dy` itself. `kept` is taken: its memory holds gradients afterwards.
-/// With `sums` the weight gradients are added into these buffers and returned as them.
+/// With `sums`, f32 in the blocks of the experts, the weight gradients are added into these buffers
+/// and returned as them.
 ///
 /// # Panics
 /// As [`forward`].
@@ -227,18 +205,15 @@ pub fn backward(
     inputs: &Inputs,
     plan: &Plan,
     kept: Option<Tensor<2>>,
-    sums: Option<WeightSums>,
+    sums: Option<Bank>,
     settings: Settings,
 ) -> Gradients {
-    let matrices = inputs.matrices();
-    let (x, weights) = (&inputs.x, &inputs.weights);
-    let gradients = rows_backward(dy, x, weights, plan, &matrices, kept, settings);
+    let (x, weights, bank) = (&inputs.x, &inputs.weights, &inputs.experts);
+    let gradients = rows_backward(dy, x, weights, plan, bank, kept, settings);
     let dx = combine(gradients.rows, plan, None, None);
-    let sums = weight_gradients(gradients.rest, x, plan, &matrices, sums, settings);
     Gradients {
         x: dx,
         weights: gradients.weights,
-        gate_up: sums.gate_up,
-        down: sums.down,
+        experts: weight_gradients(gradients.rest, x, plan, bank, sums, settings),
     }
 }

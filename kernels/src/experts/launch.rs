@@ -1,5 +1,6 @@
 //! The fused experts on a CubeCL device: four launches forward and nine backward, and one each
-//! that combines a token's rows.
+//! that combines a token's rows. Of these the products, two and four, are launched once a block of
+//! experts.
 
 use burn::backend::{DType, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
@@ -27,10 +28,23 @@ pub(super) struct Operands {
     pub offsets: CubeTensor,
     /// `[T · k]`.
     pub slots: CubeTensor,
-    /// `[G, 2F, H]`, routed experts first, then shared ones.
+    /// Routed experts first, then shared ones.
+    pub blocks: Vec<Matrices>,
+}
+
+/// Matrices of some experts, or f32 sums of their gradients.
+#[derive(Clone, Debug)]
+pub(super) struct Matrices {
+    /// `[n, 2F, H]`.
     pub gate_up: CubeTensor,
-    /// `[G, H, F]`.
+    /// `[n, H, F]`.
     pub down: CubeTensor,
+}
+
+impl Matrices {
+    fn experts(&self) -> usize {
+        self.down.shape()[0]
+    }
 }
 
 /// A call's tensors and how it is laid out. Operands are converted where they are used: what a
@@ -52,8 +66,9 @@ impl<'a> Ready<'a> {
         let (tokens, hidden) = (dims(&operands.x, 0), dims(&operands.x, 1));
         let top_k = dims(&operands.slots, 0) / tokens;
         let experts = dims(&operands.offsets, 0) - 1;
-        let shared = dims(&operands.gate_up, 0) - experts;
-        let inner = dims(&operands.down, 2);
+        let all: usize = operands.blocks.iter().map(Matrices::experts).sum();
+        let shared = all - experts;
+        let inner = dims(&operands.blocks[0].down, 2);
         let rows_a_group = (tokens * top_k).div_ceil(experts.max(1));
         let tier = Tier::of(&operands.x, compute, &[hidden, inner], rows_a_group);
         let (offsets, slots) = (&operands.offsets, &operands.slots);
@@ -85,76 +100,82 @@ impl<'a> Ready<'a> {
         convert(tensor.clone(), self.dtype)
     }
 
-    fn gate_up(&self) -> Stacked {
+    fn gate_up(&self, block: &Matrices) -> Stacked {
         Stacked {
-            buffer: self.converted(&self.operands.gate_up),
+            buffer: self.converted(&block.gate_up),
             rows: 2 * self.inner,
             columns: self.hidden,
         }
     }
 
-    fn down(&self) -> Stacked {
+    fn down(&self, block: &Matrices) -> Stacked {
         Stacked {
-            buffer: self.converted(&self.operands.down),
+            buffer: self.converted(&block.down),
             rows: self.hidden,
             columns: self.inner,
         }
     }
 
+    /// Takes `product`, the stage called `name` with matrices of the hidden width by `width`, block
+    /// by block: of a block's groups, with the block's matrices as `of` gives them.
+    fn by_block<M>(
+        &self,
+        name: &'static str,
+        width: usize,
+        of: impl Fn(usize, &Matrices) -> M,
+        product: impl Fn(&Groups, &M),
+    ) {
+        let mut first = 0;
+        for (number, block) in self.operands.blocks.iter().enumerate() {
+            let groups = self.groups.some(first, block.experts());
+            first += groups.count;
+            let matrices = of(number, block);
+            let share = groups.count as f64 / self.groups.count as f64;
+            let operations = share * self.operations(width);
+            stage(&self.operands.x, name, operations, || {
+                product(&groups, &matrices);
+            });
+        }
+    }
+
     /// The pre-activation `[rows, 2F]` and the activation `[rows, F]`.
     fn activate(&self) -> (CubeTensor, CubeTensor) {
-        let (x, gate_up) = (self.converted(&self.operands.x), self.gate_up());
+        let x = self.converted(&self.operands.x);
         let (pre, activation) = (self.rows(2 * self.inner), self.rows(self.inner));
-        let operations = self.operations(2 * self.inner);
-        stage(&pre, "gate, up and SwiGLU", operations, || {
-            swiglu_rows(
-                &self.groups,
-                self.tier,
-                &x,
-                Access::ROWS.gathered(),
-                &gate_up,
-                &pre,
-                &activation,
-            );
-        });
+        self.by_block(
+            "gate, up and SwiGLU",
+            2 * self.inner,
+            |_, block| self.gate_up(block),
+            |groups, gate_up| {
+                let access = Access::ROWS.gathered();
+                swiglu_rows(groups, self.tier, &x, access, gate_up, &pre, &activation);
+            },
+        );
         (pre, activation)
     }
 }
 
-/// How [`combine`] sums a token's rows.
-#[derive(Clone, Copy, Debug)]
-pub struct Combine {
-    /// Choices of a token.
-    pub top_k: usize,
-    /// Each row of a choice counts by its weight.
-    pub weighted: bool,
-    /// The residual is added.
-    pub residual: bool,
-}
-
-/// Sums each token's rows `[rows, H]`, found by `positions` `[T · k]`, to f32 `[T, H]`. Of what
-/// does not count, any tensor is taken.
+/// Sums each token's rows `[rows, H]`, found by `positions` `[T · k]`, to f32 `[T, H]`: those of
+/// choices by `weights` `[T, k]`, where given, on top of `residual` `[T, H]`, where given.
 pub(super) fn combine(
     rows: &CubeTensor,
     positions: &CubeTensor,
-    weights: CubeTensor,
-    residual: CubeTensor,
-    how: Combine,
+    top_k: usize,
+    weights: Option<CubeTensor>,
+    residual: Option<CubeTensor>,
 ) -> CubeTensor {
     let slots = count(positions);
-    let tokens = slots / how.top_k;
+    let tokens = slots / top_k;
     let hidden = rows.shape()[1];
     let shared = (rows.shape()[0] - slots) / tokens;
     let out = empty(rows, [tokens, hidden], DType::F32);
     let lanes = lanes(hidden);
     let width = hidden / lanes;
-    let (weights, residual) = (contiguous(weights), contiguous(residual));
-    let unread = |tensor: &CubeTensor, read: bool, lanes: usize| {
-        if read {
-            arg(tensor, lanes)
-        } else {
-            arg(rows, lanes)
-        }
+    let (weights, residual) = (weights.map(contiguous), residual.map(contiguous));
+    // What is not there is not read: any buffer is bound in its place.
+    let or_any = |tensor: &Option<CubeTensor>, lanes: usize| match tensor {
+        Some(tensor) => arg(tensor, lanes),
+        None => arg(rows, lanes),
     };
     // SAFETY: positions are rows or past them, which the kernel checks.
     stage(rows, "combine", 0.0, || unsafe {
@@ -165,16 +186,16 @@ pub(super) fn combine(
             lanes,
             arg(rows, lanes),
             arg(positions, 1),
-            unread(&weights, how.weighted, 1),
-            unread(&residual, how.residual, lanes),
+            or_any(&weights, 1),
+            or_any(&residual, lanes),
             arg(&out, lanes),
             tokens,
             width,
             slots,
-            how.top_k,
+            top_k,
             shared,
-            how.weighted,
-            how.residual,
+            weights.is_some(),
+            residual.is_some(),
             element(rows),
         ));
     });
@@ -186,18 +207,15 @@ pub(super) fn forward(operands: &Operands, compute: Compute) -> (CubeTensor, Cub
     let ready = Ready::new(operands, compute);
     let (pre, activation) = ready.activate();
     let out = ready.rows(ready.hidden);
-    let down = ready.down();
-    stage(&out, "down", ready.operations(ready.inner), || {
-        rows(
-            &ready.groups,
-            ready.tier,
-            &activation,
-            Access::ROWS,
-            &down,
-            Access::ROWS,
-            &out,
-        );
-    });
+    ready.by_block(
+        "down",
+        ready.inner,
+        |_, block| ready.down(block),
+        |groups, down| {
+            let access = Access::ROWS;
+            rows(groups, ready.tier, &activation, access, down, access, &out);
+        },
+    );
     (out, pre)
 }
 
@@ -251,22 +269,24 @@ pub(super) fn rows_backward(
             groups.rows,
         ));
     }
-    let down = ready.down();
-    let operations = ready.operations(inner);
-    stage(&dy, "backward of down and SwiGLU", operations, || {
-        swiglu_rows_backward(
-            groups,
-            tier,
-            &dy,
-            Access::ROWS.gathered(),
-            &down,
-            &row_weights,
-            &pre,
-            &activation,
-            &shares,
-        );
-    });
-    drop(down);
+    ready.by_block(
+        "backward of down and SwiGLU",
+        inner,
+        |_, block| ready.down(block),
+        |groups, down| {
+            swiglu_rows_backward(
+                groups,
+                tier,
+                &dy,
+                Access::ROWS.gathered(),
+                down,
+                &row_weights,
+                &pre,
+                &activation,
+                &shares,
+            );
+        },
+    );
     let dweights = empty(&dy, [ready.tokens, ready.top_k], DType::F32);
     // SAFETY: the kernel checks slots, and positions past the slots.
     unsafe {
@@ -284,19 +304,15 @@ pub(super) fn rows_backward(
     }
     drop((shares, row_weights));
     let dx_rows = ready.rows(hidden);
-    let gate_up = ready.gate_up();
-    let operations = ready.operations(2 * inner);
-    stage(&pre, "gradient of rows", operations, || {
-        rows(
-            groups,
-            tier,
-            &pre,
-            Access::ROWS,
-            &gate_up,
-            Access::K_ROWS,
-            &dx_rows,
-        );
-    });
+    ready.by_block(
+        "gradient of rows",
+        2 * inner,
+        |_, block| ready.gate_up(block),
+        |groups, gate_up| {
+            let (a, b) = (Access::ROWS, Access::K_ROWS);
+            rows(groups, tier, &pre, a, gate_up, b, &dx_rows);
+        },
+    );
     RowGradients {
         rows: dx_rows,
         weights: dweights,
@@ -305,69 +321,79 @@ pub(super) fn rows_backward(
     }
 }
 
-/// Gradients of the matrices, or buffers that these are added into: f32, in the matrices' shapes.
-pub(super) struct Sums {
-    pub gate_up: CubeTensor,
-    pub down: CubeTensor,
-}
-
-/// The gradients of `gate_up` and `down` from `dy` in the compute type and what
+/// The gradients of each block's matrices, f32, from `dy` in the compute type and what
 /// [`rows_backward`] left. With `sums` they are added into these instead of into fresh buffers.
 pub(super) fn weight_gradients(
     dy: CubeTensor,
     operands: &Operands,
     pre: CubeTensor,
     activation: CubeTensor,
-    sums: Option<Sums>,
+    sums: Option<Vec<Matrices>>,
     compute: Compute,
-) -> Sums {
+) -> Vec<Matrices> {
     let ready = Ready::new(operands, compute);
-    let (groups, tier) = (&ready.groups, ready.tier);
     let (hidden, inner) = (ready.hidden, ready.inner);
     let accumulate = sums.is_some();
-    let (gate_up, down) = match sums {
-        Some(Sums { gate_up, down }) => (Some(gate_up), Some(down)),
-        None => (None, None),
-    };
-    let fresh =
-        |rows: usize, columns: usize| empty(&operands.x, [groups.count, rows, columns], DType::F32);
+    let (given_gate_up, given_down): (Vec<_>, Vec<_>) = sums
+        .into_iter()
+        .flatten()
+        .map(|Matrices { gate_up, down }| (gate_up, down))
+        .unzip();
     let dy = contiguous(dy);
-    // The larger gradient first: then the pre-activation's, which is the larger operand, makes room
-    // for the other.
-    let gate_up = gate_up.unwrap_or_else(|| fresh(2 * inner, hidden));
+    // The larger gradients first: then the pre-activation's, which is the larger operand, makes room
+    // for the others.
+    let all = |given: Vec<CubeTensor>, rows: usize, columns: usize| match accumulate {
+        true => given,
+        false => {
+            let blocks = operands.blocks.iter().map(Matrices::experts);
+            let fresh = |experts| empty(&operands.x, [experts, rows, columns], DType::F32);
+            blocks.map(fresh).collect()
+        }
+    };
+    let gate_up = all(given_gate_up, 2 * inner, hidden);
     let x = ready.converted(&operands.x);
-    let operations = ready.operations(2 * inner);
-    stage(&x, "gradient of gate and up", operations, || {
-        gradient(
-            groups,
-            tier,
-            &pre,
-            Access::K_ROWS,
-            2 * inner,
-            2 * inner,
-            &x,
-            Access::K_ROWS.gathered(),
-            hidden,
-            &gate_up,
-            accumulate,
-        );
-    });
+    ready.by_block(
+        "gradient of gate and up",
+        2 * inner,
+        |number, _| gate_up[number].clone(),
+        |groups, out| {
+            gradient(
+                groups,
+                ready.tier,
+                &pre,
+                Access::K_ROWS,
+                2 * inner,
+                2 * inner,
+                &x,
+                Access::K_ROWS.gathered(),
+                hidden,
+                out,
+                accumulate,
+            );
+        },
+    );
     drop((pre, x));
-    let down = down.unwrap_or_else(|| fresh(hidden, inner));
-    stage(&dy, "gradient of down", ready.operations(inner), || {
-        gradient(
-            groups,
-            tier,
-            &dy,
-            Access::K_ROWS.gathered(),
-            hidden,
-            hidden,
-            &activation,
-            Access::K_ROWS,
-            inner,
-            &down,
-            accumulate,
-        );
-    });
-    Sums { gate_up, down }
+    let down = all(given_down, hidden, inner);
+    ready.by_block(
+        "gradient of down",
+        inner,
+        |number, _| down[number].clone(),
+        |groups, out| {
+            gradient(
+                groups,
+                ready.tier,
+                &dy,
+                Access::K_ROWS.gathered(),
+                hidden,
+                hidden,
+                &activation,
+                Access::K_ROWS,
+                inner,
+                out,
+                accumulate,
+            );
+        },
+    );
+    let both = |(gate_up, down)| Matrices { gate_up, down };
+    gate_up.into_iter().zip(down).map(both).collect()
 }

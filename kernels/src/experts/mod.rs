@@ -10,6 +10,10 @@
 //! | `gate_up` | `[E, 2F, H]`: rows `0..F` gate, `F..2F` up |
 //! | `down` | `[E, H, F]` |
 //!
+//! The latter two are a [`Bank`]: in one buffer each, or in blocks of whole experts where a layer's
+//! experts are larger than a buffer of the device. Rows are sorted by expert, so a block's are a run
+//! of them: a product is then a launch a block, and its results the same bits.
+//!
 //! Only chosen experts are computed. Kept for backward: `x` (shared with the caller), the
 //! pre-activation of every slot `[T · k, 2F]` in the compute type, `weights` and the plan; the
 //! experts' outputs are not: the gradient of a weight is `⟨W_downᵀ dy, activation⟩` (as in
@@ -21,25 +25,24 @@
 //! and of the weights come out of the same product. Everything a launch depends on is known
 //! without reading the plan back.
 
-mod backend;
+mod bank;
 mod dense;
 mod device;
 mod fused;
 mod launch;
 pub mod reference;
 
+pub use bank::{Bank, Block, lengths};
 pub use dense::SwigluBackend;
-pub use fused::{ForwardPass, Gradients, WeightSums, backward, forward};
-pub(crate) use fused::{
-    Matrices, RowGradients, Rows, combine, rows, rows_backward, weight_gradients,
-};
+pub use fused::{ForwardPass, Gradients, backward, forward};
+pub(crate) use fused::{RowGradients, Rows, combine, rows, rows_backward, weight_gradients};
 
 use burn::tensor::Tensor;
 
 use crate::calls::{Path, note};
 use crate::memory::own_gradient;
 use crate::routing::Plan;
-use crate::vjp::{Accumulator, custom_vjp};
+use crate::vjp::{Accumulator, AnyTensor, Needs, custom_vjp};
 use crate::{Compute, Kernels};
 
 /// How [`experts`] computes.
@@ -55,110 +58,114 @@ pub struct Settings {
 
 /// Applies the chosen experts and combines their outputs. Shapes as in the module's table.
 ///
-/// `gate_up` and `down` may hold more blocks than the plan has experts: the further ones are
-/// shared experts, which see every token with weight 1.
+/// `bank` may hold more experts than the plan has: the further ones are shared experts, which see
+/// every token with weight 1.
 pub fn experts(
     x: Tensor<2>,
     weights: Tensor<2>,
     plan: &Plan,
-    gate_up: Tensor<3>,
-    down: Tensor<3>,
+    bank: &Bank,
     settings: Settings,
 ) -> Tensor<2> {
+    let (matrices, handover) = bank.bundle(&x.device());
+    let tracked = [x.clone().into(), weights.clone().into(), matrices];
+    run(
+        x,
+        weights,
+        plan,
+        bank,
+        None,
+        settings,
+        tracked,
+        |gradients, needs| {
+            let Gradients {
+                x,
+                weights,
+                experts,
+            } = gradients;
+            for gradient in experts.tensors() {
+                own_gradient(gradient);
+            }
+            [
+                needs[0].then(|| x.into()),
+                needs[1].then(|| weights.into()),
+                needs[2].then(|| handover.give(experts.into_gradients())),
+            ]
+        },
+    )
+}
+
+/// Sums of the experts' weight gradients over several backward passes, f32 in the bank's blocks.
+pub type WeightAccumulator = Accumulator<Bank>;
+
+/// [`experts`] whose backward adds the weights' gradients into `sums`, f32 in the bank's blocks,
+/// instead of handing them to autodiff. Gradients of `x` and `weights` go the usual way.
+pub fn experts_into(
+    x: Tensor<2>,
+    weights: Tensor<2>,
+    plan: &Plan,
+    bank: &Bank,
+    settings: Settings,
+    sums: &WeightAccumulator,
+) -> Tensor<2> {
+    let tracked = [x.clone().into(), weights.clone().into()];
+    let own = sums.clone();
+    run(
+        x,
+        weights,
+        plan,
+        bank,
+        Some(sums.clone()),
+        settings,
+        tracked,
+        move |gradients, _| {
+            for gradient in gradients.experts.tensors() {
+                own_gradient(gradient);
+            }
+            own.put(gradients.experts);
+            [Some(gradients.x.into()), Some(gradients.weights.into())]
+        },
+    )
+}
+
+/// Forward with a backward that adds to what `sums` holds, if there are any, and hands its gradients
+/// to `deliver`.
+fn run<const N: usize>(
+    x: Tensor<2>,
+    weights: Tensor<2>,
+    plan: &Plan,
+    bank: &Bank,
+    sums: Option<WeightAccumulator>,
+    settings: Settings,
+    tracked: [AnyTensor; N],
+    deliver: impl FnOnce(Gradients, Needs<N>) -> [Option<AnyTensor>; N] + Send + 'static,
+) -> Tensor<2> {
     let inputs = reference::Inputs {
-        x: x.clone().without_autodiff(),
-        weights: weights.clone().without_autodiff(),
-        gate_up: gate_up.clone().without_autodiff(),
-        down: down.clone().without_autodiff(),
+        x: x.without_autodiff(),
+        weights: weights.without_autodiff(),
+        experts: bank.without_autodiff(),
     };
-    let tracked = [x.into(), weights.into(), gate_up.into(), down.into()];
     let computes = fused::computes(&inputs.x, settings.kernels);
     note("experts", Path::of(computes));
+    let before = move || sums.as_ref().and_then(Accumulator::take);
     if computes {
         let plan = plan.clone();
         let pass = forward(&inputs, &plan, None, settings);
         let kept = pass.kept;
         return custom_vjp(tracked, pass.y, move |dy, needs| {
-            let gradients = backward(dy, &inputs, &plan, kept, None, settings);
-            pick(gradients, needs)
+            let gradients = backward(dy, &inputs, &plan, kept, before(), settings);
+            deliver(gradients, needs)
         });
     }
     let layout = reference::Layout::new(plan, &inputs.x.device());
     let (y, pre_activations) = reference::forward(&inputs, &layout);
     custom_vjp(tracked, y, move |dy, needs| {
-        let gradients = reference::backward(dy, &inputs, &layout, pre_activations);
-        pick(gradients, needs)
+        let mut gradients = reference::backward(dy, &inputs, &layout, pre_activations);
+        if let Some(before) = before() {
+            gradients.experts = before.add(gradients.experts);
+        }
+        deliver(gradients, needs)
     })
-}
-
-/// Sums of the experts' weight gradients over several backward passes.
-pub type WeightAccumulator = Accumulator<WeightSums>;
-
-/// [`experts`] whose backward adds the weights' gradients into `sums` instead of handing them to
-/// autodiff. Gradients of `x` and `weights` go the usual way.
-pub fn experts_into(
-    x: Tensor<2>,
-    weights: Tensor<2>,
-    plan: &Plan,
-    gate_up: Tensor<3>,
-    down: Tensor<3>,
-    settings: Settings,
-    sums: &WeightAccumulator,
-) -> Tensor<2> {
-    let inputs = reference::Inputs {
-        x: x.clone().without_autodiff(),
-        weights: weights.clone().without_autodiff(),
-        gate_up: gate_up.without_autodiff(),
-        down: down.without_autodiff(),
-    };
-    let tracked = [x.into(), weights.into()];
-    let sums = sums.clone();
-    let computes = fused::computes(&inputs.x, settings.kernels);
-    note("experts", Path::of(computes));
-    if computes {
-        let plan = plan.clone();
-        let pass = forward(&inputs, &plan, None, settings);
-        let kept = pass.kept;
-        return custom_vjp(tracked, pass.y, move |dy, _| {
-            let before = sums.take();
-            let gradients = backward(dy, &inputs, &plan, kept, before, settings);
-            own_gradient(&gradients.gate_up);
-            own_gradient(&gradients.down);
-            sums.put(WeightSums {
-                gate_up: gradients.gate_up,
-                down: gradients.down,
-            });
-            [Some(gradients.x.into()), Some(gradients.weights.into())]
-        });
-    }
-    let layout = reference::Layout::new(plan, &inputs.x.device());
-    let (y, pre_activations) = reference::forward(&inputs, &layout);
-    custom_vjp(tracked, y, move |dy, _| {
-        let gradients = reference::backward(dy, &inputs, &layout, pre_activations);
-        let added = match sums.take() {
-            None => WeightSums {
-                gate_up: gradients.gate_up,
-                down: gradients.down,
-            },
-            Some(before) => WeightSums {
-                gate_up: before.gate_up.add(gradients.gate_up),
-                down: before.down.add(gradients.down),
-            },
-        };
-        sums.put(added);
-        [Some(gradients.x.into()), Some(gradients.weights.into())]
-    })
-}
-
-fn pick(gradients: Gradients, needs: [bool; 4]) -> [Option<crate::vjp::AnyTensor>; 4] {
-    own_gradient(&gradients.gate_up);
-    own_gradient(&gradients.down);
-    [
-        needs[0].then(|| gradients.x.into()),
-        needs[1].then(|| gradients.weights.into()),
-        needs[2].then(|| gradients.gate_up.into()),
-        needs[3].then(|| gradients.down.into()),
-    ]
 }
 
 /// `silu(gate) ⊙ up`, any equal shapes. Kept for backward: both inputs, whose memory the kernel's

@@ -3,6 +3,7 @@
 use burn::tensor::activation::{sigmoid, silu};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::bank::{Bank, Block};
 use crate::memory::note;
 use crate::routing::Plan;
 
@@ -13,10 +14,8 @@ pub struct Inputs {
     pub x: Tensor<2>,
     /// Weights of the chosen experts `[T, k]`.
     pub weights: Tensor<2>,
-    /// Gate and up projections `[G, 2F, H]`: routed experts, then shared ones.
-    pub gate_up: Tensor<3>,
-    /// Down projections `[G, H, F]`.
-    pub down: Tensor<3>,
+    /// Matrices of G experts: routed ones, then shared ones.
+    pub experts: Bank,
 }
 
 /// Gradients of [`Inputs`], in the same shapes.
@@ -26,10 +25,8 @@ pub struct Gradients {
     pub x: Tensor<2>,
     /// Of the weights.
     pub weights: Tensor<2>,
-    /// Of the gate and up projections.
-    pub gate_up: Tensor<3>,
-    /// Of the down projections.
-    pub down: Tensor<3>,
+    /// Of the experts' matrices.
+    pub experts: Bank,
 }
 
 /// A plan's index tensors on the device.
@@ -82,9 +79,9 @@ impl Layout {
         }
     }
 
-    /// The blocks of matrices behind those of the plan's experts: shared ones.
+    /// The experts behind the plan's: shared ones.
     fn shared(&self, inputs: &Inputs) -> std::ops::Range<usize> {
-        self.experts..inputs.gate_up.dims()[0]
+        self.experts..inputs.experts.experts()
     }
 
     /// Rows in sorted order `[slots kept, width]` back to `[T, k, width]`.
@@ -96,10 +93,6 @@ impl Layout {
             .select(0, self.positions.clone())
             .reshape([self.tokens, self.top_k, width])
     }
-}
-
-fn expert_matrix(stacked: &Tensor<3>, expert: usize) -> Tensor<2> {
-    stacked.clone().narrow(0, expert, 1).squeeze_dim(0)
 }
 
 fn halves(pre_activation: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
@@ -118,9 +111,9 @@ pub fn forward(inputs: &Inputs, layout: &Layout) -> (Tensor<2>, Vec<Tensor<2>>) 
     let mut pre_activations = Vec::with_capacity(layout.runs.len());
     for run in &layout.runs {
         let rows = inputs.x.clone().select(0, run.tokens.clone());
-        let pre = rows.matmul(expert_matrix(&inputs.gate_up, run.expert).transpose());
+        let (gate_up, down) = inputs.experts.expert(run.expert);
+        let pre = rows.matmul(gate_up.transpose());
         let (gate, up) = halves(pre.clone());
-        let down = expert_matrix(&inputs.down, run.expert);
         outputs.push(swiglu(gate, up).matmul(down.transpose()));
         pre_activations.push(pre);
     }
@@ -130,10 +123,9 @@ pub fn forward(inputs: &Inputs, layout: &Layout) -> (Tensor<2>, Vec<Tensor<2>>) 
         .sum_dim(1)
         .reshape([tokens, hidden]);
     for expert in layout.shared(inputs) {
-        let gate_up = expert_matrix(&inputs.gate_up, expert);
+        let (gate_up, down) = inputs.experts.expert(expert);
         let pre = inputs.x.clone().matmul(gate_up.transpose());
         let (gate, up) = halves(pre.clone());
-        let down = expert_matrix(&inputs.down, expert);
         y = y.add(swiglu(gate, up).matmul(down.transpose()));
         pre_activations.push(pre);
     }
@@ -149,29 +141,27 @@ pub fn backward(
 ) -> Gradients {
     let [tokens, hidden] = inputs.x.dims();
     let device = inputs.x.device();
-    let [_, wide, _] = inputs.gate_up.dims();
     let flat_weights = inputs.weights.clone().reshape([tokens * layout.top_k, 1]);
     let mut dx_rows = Vec::with_capacity(layout.runs.len());
     let mut dweight_rows = Vec::with_capacity(layout.runs.len());
-    let blocks = inputs.gate_up.dims()[0];
-    let mut dgate_up: Vec<Option<Tensor<2>>> = vec![None; blocks];
-    let mut ddown: Vec<Option<Tensor<2>>> = vec![None; blocks];
+    let experts = inputs.experts.experts();
+    let mut dgate_up: Vec<Option<Tensor<2>>> = vec![None; experts];
+    let mut ddown: Vec<Option<Tensor<2>>> = vec![None; experts];
     let mut pre_activations = pre_activations.into_iter();
     for (run, pre) in layout.runs.iter().zip(pre_activations.by_ref()) {
         let weight = flat_weights.clone().select(0, run.slots.clone());
         let dy_rows = dy.clone().select(0, run.tokens.clone());
         let (gate, up) = halves(pre);
         let activation = swiglu(gate.clone(), up.clone());
-        let unweighted = dy_rows
-            .clone()
-            .matmul(expert_matrix(&inputs.down, run.expert));
+        let (gate_up, down) = inputs.experts.expert(run.expert);
+        let unweighted = dy_rows.clone().matmul(down);
         dweight_rows.push(activation.clone().mul(unweighted.clone()).sum_dim(1));
         ddown[run.expert] = Some(dy_rows.mul(weight.clone()).transpose().matmul(activation));
         let (dgate, dup) = swiglu_backward(unweighted.mul(weight), gate, up);
         let dpre = Tensor::cat(vec![dgate, dup], 1);
         let rows = inputs.x.clone().select(0, run.tokens.clone());
         dgate_up[run.expert] = Some(dpre.clone().transpose().matmul(rows));
-        dx_rows.push(dpre.matmul(expert_matrix(&inputs.gate_up, run.expert)));
+        dx_rows.push(dpre.matmul(gate_up));
     }
     let mut dx = layout
         .unsort(dx_rows, hidden, &device)
@@ -181,26 +171,33 @@ pub fn backward(
         let (gate, up) = halves(pre);
         let activation = swiglu(gate.clone(), up.clone());
         ddown[expert] = Some(dy.clone().transpose().matmul(activation));
-        let dactivation = dy.clone().matmul(expert_matrix(&inputs.down, expert));
+        let (gate_up, down) = inputs.experts.expert(expert);
+        let dactivation = dy.clone().matmul(down);
         let (dgate, dup) = swiglu_backward(dactivation, gate, up);
         let dpre = Tensor::cat(vec![dgate, dup], 1);
         dgate_up[expert] = Some(dpre.clone().transpose().matmul(inputs.x.clone()));
-        dx = dx.add(dpre.matmul(expert_matrix(&inputs.gate_up, expert)));
+        dx = dx.add(dpre.matmul(gate_up));
     }
-    let stack = |matrices: Vec<Option<Tensor<2>>>, shape: [usize; 2]| {
+    let (mut dgate_up, mut ddown) = (dgate_up.into_iter(), ddown.into_iter());
+    let stack = |matrices: &mut dyn Iterator<Item = Option<Tensor<2>>>, like: &Tensor<3>| {
+        let [own, rows, columns] = like.dims();
         let matrices = matrices
-            .into_iter()
-            .map(|matrix| matrix.unwrap_or_else(|| Tensor::zeros(shape, &device)))
+            .take(own)
+            .map(|matrix| matrix.unwrap_or_else(|| Tensor::zeros([rows, columns], &device)))
             .collect();
         Tensor::stack::<3>(matrices, 0)
     };
+    let blocks = inputs.experts.blocks().iter().map(|block| Block {
+        gate_up: stack(&mut dgate_up, &block.gate_up),
+        down: stack(&mut ddown, &block.down),
+    });
+    let blocks = blocks.collect();
     Gradients {
         x: dx,
         weights: layout
             .unsort(dweight_rows, 1, &device)
             .reshape([tokens, layout.top_k]),
-        gate_up: stack(dgate_up, [wide, hidden]),
-        down: stack(ddown, [hidden, wide / 2]),
+        experts: Bank::new(blocks),
     }
 }
 

@@ -5,7 +5,7 @@ use burn::backend::{
     TensorMetadata,
 };
 use burn::tensor::kind::Basic;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
@@ -89,6 +89,13 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
             .expect("a tensor without autodiff on a CubeCL device")
             .float(),
     )
+}
+
+/// Bytes of the largest buffer that `device` makes: what a kernel can be given, or the heap where
+/// addresses have 64 bits. `None` where CubeCL does not run: there memory is the only limit.
+pub fn largest_buffer(device: &Device) -> Option<u64> {
+    let on_it = Tensor::<1>::empty([1], &device.clone().without_autodiff());
+    probe(&on_it).map(|probe| probe.client.properties().memory.max_page_size)
 }
 
 /// A float tensor of a primitive.

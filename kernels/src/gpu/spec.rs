@@ -36,18 +36,3 @@ pub fn plan(experts: usize, slots: usize) -> (TensorSpec, TensorSpec, TensorSpec
         integers([slots]),
     )
 }
-
-/// Rows of experts `[rows, H]`, their pre-activation `[rows, 2F]` and activation `[rows, F]`, from
-/// `x` `[T, H]`, `offsets` `[E + 1]`, `slots` `[T · k]` and `gate_up` `[G, 2F, H]`.
-pub fn rows(
-    x: &TensorSpec,
-    offsets: &TensorSpec,
-    slots: &TensorSpec,
-    gate_up: &TensorSpec,
-    dtype: DType,
-) -> [TensorSpec; 3] {
-    let shared = gate_up.shape[0] - (offsets.shape[0] - 1);
-    let rows = slots.shape[0] + shared * x.shape[0];
-    let inner = gate_up.shape[1] / 2;
-    [x.shape[1], 2 * inner, inner].map(|width| of([rows, width], dtype))
-}

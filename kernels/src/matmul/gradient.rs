@@ -21,6 +21,7 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
     tokens: &[u32],
     ranges: &[u32],
     out: &mut [Vector<f32, N>],
+    before: usize,
     groups: usize,
     height: usize,
     a_stride: usize,
@@ -62,8 +63,8 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
         tokens,
         &left,
         &right,
-        ranges[2 * group] as usize,
-        ranges[2 * group + 1] as usize,
+        ranges[2 * (before + group)] as usize,
+        ranges[2 * (before + group) + 1] as usize,
         a_access,
         b_access,
         plain,
@@ -95,6 +96,7 @@ fn gradient_cooperative<E: Float>(
     tokens: &[u32],
     ranges: &[u32],
     out: &mut [Vector<f32, Four>],
+    before: usize,
     groups: usize,
     height: usize,
     a_stride: usize,
@@ -115,13 +117,13 @@ fn gradient_cooperative<E: Float>(
     let column = (CUBE_POS % columns) * comptime!(tile.columns);
     if comptime!(tile.scope == Scope::Subgroup) {
         gradient_tile::<E, cmma::Plane>(
-            a, b, tokens, ranges, out, group, first, column, height, a_stride, width, a_access,
-            b_access, accumulate, tile,
+            a, b, tokens, ranges, out, before, group, first, column, height, a_stride, width,
+            a_access, b_access, accumulate, tile,
         );
     } else {
         gradient_tile::<E, cmma::Cube>(
-            a, b, tokens, ranges, out, group, first, column, height, a_stride, width, a_access,
-            b_access, accumulate, tile,
+            a, b, tokens, ranges, out, before, group, first, column, height, a_stride, width,
+            a_access, b_access, accumulate, tile,
         );
     }
 }
@@ -133,6 +135,7 @@ fn gradient_tile<E: Float, S: MatrixScope>(
     tokens: &[u32],
     ranges: &[u32],
     out: &mut [Vector<f32, Four>],
+    before: usize,
     group: usize,
     first: usize,
     column: usize,
@@ -169,8 +172,8 @@ fn gradient_tile<E: Float, S: MatrixScope>(
         tokens,
         &left,
         &right,
-        ranges[2 * group] as usize,
-        ranges[2 * group + 1] as usize,
+        ranges[2 * (before + group)] as usize,
+        ranges[2 * (before + group) + 1] as usize,
         a_access,
         b_access,
         tile,
@@ -220,7 +223,8 @@ fn gradient_tile<E: Float, S: MatrixScope>(
     }
 }
 
-/// `out[group] = Σ a[row]ᵀ b[row]` over the group's rows, f32 `[groups, height, width]`; added to
+/// `out[group] = Σ a[row]ᵀ b[row]` over the rows of each group that `groups` takes, f32
+/// `[groups, height, width]`; added to
 /// what is there with `accumulate`. Groups without rows get zeros. Rows of `a` are `a_stride`
 /// apart in memory; what lies between `height` and the next row are finite numbers of no account.
 pub(crate) fn gradient(
@@ -254,6 +258,7 @@ pub(crate) fn gradient(
                     arg(&groups.tokens, 1),
                     arg(&groups.ranges, 1),
                     arg(out, lanes),
+                    groups.first,
                     groups.count,
                     height,
                     a_stride,
@@ -274,6 +279,7 @@ pub(crate) fn gradient(
                 arg(&groups.tokens, 1),
                 arg(&groups.ranges, 1),
                 arg(out, 4),
+                groups.first,
                 groups.count,
                 height,
                 a_stride,

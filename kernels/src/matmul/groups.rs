@@ -12,7 +12,10 @@ use crate::gpu::{arg, count, empty, grid, launch};
 /// expert, one row a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Groups {
-    /// Groups: routed and shared experts.
+    /// The first group that a product is taken of.
+    pub first: usize,
+    /// Groups from there on that it is taken of: all routed and shared experts, or
+    /// [some](Groups::some).
     pub count: usize,
     /// Rows, unused ones included.
     pub rows: usize,
@@ -20,8 +23,8 @@ pub(crate) struct Groups {
     pub ranges: CubeTensor,
     /// Token of each row `[rows]`; 0 for unused ones.
     pub tokens: CubeTensor,
-    /// Group, first row and end of the group for each tile of rows `[3 · tiles]`; a group of
-    /// `count` marks the unused.
+    /// Group, first row and end of the group for each tile of rows `[3 · tiles]`; a group behind
+    /// the last marks the unused.
     pub tiles: CubeTensor,
     /// Tiles of rows, unused ones included.
     pub tile_count: usize,
@@ -75,12 +78,24 @@ impl Groups {
             ));
         }
         Self {
+            first: 0,
             count: total,
             rows,
             ranges,
             tokens: token_of,
             tiles,
             tile_count,
+        }
+    }
+
+    /// The same rows, for products of `count` groups from the group `first` on alone: those whose
+    /// matrices lie in one buffer. Every tile is launched, since only the device knows which of
+    /// them are of these groups; the others return at once.
+    pub fn some(&self, first: usize, count: usize) -> Self {
+        Self {
+            first,
+            count,
+            ..self.clone()
         }
     }
 
@@ -103,6 +118,7 @@ impl Groups {
             ));
         }
         Self {
+            first: 0,
             count: 1,
             rows,
             tokens: ranges.clone(),
@@ -128,6 +144,7 @@ impl Groups {
             ));
         }
         Self {
+            first: 0,
             count: parts,
             rows,
             tokens: ranges.clone(),

@@ -9,14 +9,14 @@ pub(crate) use super::swiglu::swiglu_rows;
 pub(crate) use super::swiglu_backward::{share_count, swiglu_rows_backward};
 use crate::gpu::arg;
 
-/// A matrix with one block a group: `[groups, rows, columns]` flattened.
+/// A matrix for each group that a product is taken of: `[groups, rows, columns]` flattened.
 #[derive(Clone, Debug)]
 pub(crate) struct Stacked {
     /// The buffer.
     pub buffer: CubeTensor,
-    /// Rows of a block.
+    /// Rows of a matrix.
     pub rows: usize,
-    /// Columns of a block.
+    /// Columns of a matrix.
     pub columns: usize,
 }
 
@@ -37,7 +37,8 @@ pub(super) fn arg_pieces(tensor: &CubeTensor) -> BufferArg {
 /// The tile of rows that a workgroup works on.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Work {
-    /// The rows' group; the number of groups where there is nothing to do.
+    /// The rows' group, counted from the first of the product; the number of groups where there is
+    /// nothing to do.
     pub group: usize,
     /// The tile's first row.
     pub first: usize,
@@ -47,18 +48,28 @@ pub(super) struct Work {
     pub column_tile: usize,
 }
 
-/// What the workgroup works on, columns going by faster than rows.
+/// What the workgroup works on, columns going by faster than rows, in a product of `count` groups
+/// from the group `from` on.
 #[cube]
-pub(super) fn work(tiles: &[u32], tile_count: usize, column_tiles: usize, count: usize) -> Work {
+pub(super) fn work(
+    tiles: &[u32],
+    tile_count: usize,
+    column_tiles: usize,
+    from: usize,
+    count: usize,
+) -> Work {
     let position = CUBE_POS;
     let tile = position / column_tiles;
     let mut group = count;
     let mut first = 0usize;
     let mut end = 0usize;
     if tile < tile_count {
-        group = tiles[3 * tile] as usize;
-        first = tiles[3 * tile + 1] as usize;
-        end = tiles[3 * tile + 2] as usize;
+        let own = tiles[3 * tile] as usize;
+        if own >= from && own < from + count {
+            group = own - from;
+            first = tiles[3 * tile + 1] as usize;
+            end = tiles[3 * tile + 2] as usize;
+        }
     }
     Work {
         group,

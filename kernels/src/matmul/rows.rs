@@ -22,6 +22,7 @@ fn rows_plain<A: Float, B: Float, O: Float, N: Size>(
     tiles: &[u32],
     out: &mut [Vector<O, N>],
     tile_count: usize,
+    from: usize,
     groups: usize,
     depth: usize,
     width: usize,
@@ -34,6 +35,7 @@ fn rows_plain<A: Float, B: Float, O: Float, N: Size>(
         tiles,
         tile_count,
         width.div_ceil(comptime!(plain.columns())),
+        from,
         groups,
     );
     if at.group == groups {
@@ -81,6 +83,7 @@ fn rows_cooperative<E: Float, O: Float>(
     tiles: &[u32],
     out: &mut [Vector<O, Four>],
     tile_count: usize,
+    from: usize,
     groups: usize,
     depth: usize,
     width: usize,
@@ -93,6 +96,7 @@ fn rows_cooperative<E: Float, O: Float>(
         tiles,
         tile_count,
         width.div_ceil(comptime!(tile.columns)),
+        from,
         groups,
     );
     if at.group == groups {
@@ -208,6 +212,7 @@ pub(crate) fn rows(
                     arg(&groups.tiles, 1),
                     arg(out, lanes),
                     groups.tile_count,
+                    groups.first,
                     groups.count,
                     depth,
                     width,
@@ -227,6 +232,7 @@ pub(crate) fn rows(
                 arg(&groups.tiles, 1),
                 arg(out, 4),
                 groups.tile_count,
+                groups.first,
                 groups.count,
                 depth,
                 width,

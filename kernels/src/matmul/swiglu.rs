@@ -23,6 +23,7 @@ fn swiglu_plain<A: Float, B: Float, O: Float, N: Size>(
     pre: &mut [Vector<O, N>],
     activation: &mut [Vector<O, N>],
     tile_count: usize,
+    from: usize,
     groups: usize,
     depth: usize,
     inner: usize,
@@ -31,7 +32,7 @@ fn swiglu_plain<A: Float, B: Float, O: Float, N: Size>(
     #[define(A, B, O)] _types: [ElemType; 3],
 ) {
     let half = comptime!(plain.columns() / 2);
-    let at = work(tiles, tile_count, inner.div_ceil(half), groups);
+    let at = work(tiles, tile_count, inner.div_ceil(half), from, groups);
     if at.group == groups {
         terminate!();
     }
@@ -84,6 +85,7 @@ fn swiglu_cooperative<E: Float>(
     pre: &mut [Vector<E, Four>],
     activation: &mut [Vector<E, Four>],
     tile_count: usize,
+    from: usize,
     groups: usize,
     depth: usize,
     inner: usize,
@@ -92,7 +94,7 @@ fn swiglu_cooperative<E: Float>(
     #[define(E)] _type: ElemType,
 ) {
     let half = comptime!(tile.columns / 2);
-    let at = work(tiles, tile_count, inner.div_ceil(half), groups);
+    let at = work(tiles, tile_count, inner.div_ceil(half), from, groups);
     if at.group == groups {
         terminate!();
     }
@@ -203,6 +205,7 @@ pub(crate) fn swiglu_rows(
                     arg(pre, lanes),
                     arg(activation, lanes),
                     groups.tile_count,
+                    groups.first,
                     groups.count,
                     depth,
                     inner,
@@ -222,6 +225,7 @@ pub(crate) fn swiglu_rows(
                 arg(pre, 4),
                 arg(activation, 4),
                 groups.tile_count,
+                groups.first,
                 groups.count,
                 depth,
                 inner,

@@ -55,6 +55,7 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
     activation: &mut [Vector<O, N>],
     shares: &mut [f32],
     tile_count: usize,
+    from: usize,
     groups: usize,
     depth: usize,
     inner: usize,
@@ -67,6 +68,7 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
         tiles,
         tile_count,
         inner.div_ceil(comptime!(plain.columns())),
+        from,
         groups,
     );
     if at.group == groups {
@@ -196,6 +198,7 @@ fn backward_cooperative<E: Float>(
     activation: &mut [Vector<E, Four>],
     shares: &mut [f32],
     tile_count: usize,
+    from: usize,
     groups: usize,
     depth: usize,
     inner: usize,
@@ -208,6 +211,7 @@ fn backward_cooperative<E: Float>(
         tiles,
         tile_count,
         inner.div_ceil(comptime!(tile.columns)),
+        from,
         groups,
     );
     if at.group == groups {
@@ -382,6 +386,7 @@ pub(crate) fn swiglu_rows_backward(
                     arg(activation, lanes),
                     arg(shares, 1),
                     groups.tile_count,
+                    groups.first,
                     groups.count,
                     depth,
                     inner,
@@ -404,6 +409,7 @@ pub(crate) fn swiglu_rows_backward(
                 arg(activation, 4),
                 arg(shares, 1),
                 groups.tile_count,
+                groups.first,
                 groups.count,
                 depth,
                 inner,

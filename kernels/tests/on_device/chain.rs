@@ -1,7 +1,7 @@
 //! Chains of experts against their steps taken one by one on the CPU, by hazard.
 
 use bellows_kernels::chain::{Inputs, Rule, backward, chain, forward};
-use bellows_kernels::experts::{Settings, WeightSums};
+use bellows_kernels::experts::{Bank, Settings};
 use bellows_kernels::routing::{Factors, Router, ScoreFunction};
 use bellows_kernels::{Compute, Kernels, memcheck};
 use burn::tensor::{Device, Tensor};
@@ -77,8 +77,7 @@ impl Case {
         Inputs {
             x: leaves.at(0),
             routers: leaves.at(1),
-            gate_up: leaves.at(2),
-            down: leaves.at(3),
+            experts: Bank::whole(leaves.at(2), leaves.at(3)),
         }
     }
 
@@ -311,8 +310,10 @@ fn passes_without_autodiff_add_into_given_sums() {
     let inputs = Inputs {
         x: flat(0).reshape([shapes[0][0], shapes[0][1]]),
         routers: flat(1).reshape([shapes[1][0], shapes[1][1], shapes[1][2]]),
-        gate_up: flat(2).reshape([shapes[2][0], shapes[2][1], shapes[2][2]]),
-        down: flat(3).reshape([shapes[3][0], shapes[3][1], shapes[3][2]]),
+        experts: Bank::whole(
+            flat(2).reshape([shapes[2][0], shapes[2][1], shapes[2][2]]),
+            flat(3).reshape([shapes[3][0], shapes[3][1], shapes[3][2]]),
+        ),
     };
     let dy = || {
         crate::oracle::tensor(
@@ -328,11 +329,9 @@ fn passes_without_autodiff_add_into_given_sums() {
         None,
         &case.rule,
     );
-    let start = |tensor: &Tensor<3>| tensor.clone().mul_scalar(0.0).add_scalar(0.25);
-    let sums = WeightSums {
-        gate_up: start(&inputs.gate_up),
-        down: start(&inputs.down),
-    };
+    let sums = inputs
+        .experts
+        .map(|tensor| tensor.mul_scalar(0.0).add_scalar(0.25));
     let pass = forward(&inputs, &[], &case.rule);
     assert_eq!(pass.plans().count(), case.rule.iterations);
     let added = backward(dy(), &inputs, pass, Some(sums), &case.rule);
@@ -340,7 +339,7 @@ fn passes_without_autodiff_add_into_given_sums() {
         let wanted: Vec<f32> = host(fresh).iter().map(|v| v + 0.25).collect();
         assert_close(what, &host(found), &wanted, TOLERANCE);
     };
-    expect("gate_up", added.matrices.gate_up, fresh.matrices.gate_up);
-    expect("down", added.matrices.down, fresh.matrices.down);
+    expect("gate_up", added.experts.gate_up(), fresh.experts.gate_up());
+    expect("down", added.experts.down(), fresh.experts.down());
     assert_close("x", &host(added.x), &host(fresh.x), 0.0);
 }

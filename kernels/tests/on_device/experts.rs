@@ -1,5 +1,5 @@
 use bellows_kernels::Kernels;
-use bellows_kernels::experts::{Settings, experts, swiglu};
+use bellows_kernels::experts::{Bank, Settings, experts, swiglu};
 use bellows_kernels::memcheck;
 use bellows_kernels::routing::{HostPlan, Plan};
 use burn::tensor::activation::sigmoid;
@@ -88,8 +88,7 @@ fn check(
                 leaves.at(0),
                 leaves.at(1),
                 &plan,
-                leaves.at(2),
-                leaves.at(3),
+                &Bank::whole(leaves.at(2), leaves.at(3)),
                 Settings::default(),
             )
         },

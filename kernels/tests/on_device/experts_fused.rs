@@ -1,7 +1,7 @@
 //! The experts' kernels against the reference, by hazard, in every type that the device stores.
 
 use bellows_kernels::experts::reference::{Inputs, Layout};
-use bellows_kernels::experts::{Gradients, Settings, WeightSums, backward, forward, reference};
+use bellows_kernels::experts::{Bank, Block, Gradients, Settings, backward, forward, reference};
 use bellows_kernels::routing::Plan;
 use bellows_kernels::{Compute, Kernels, memcheck, tuning};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -90,8 +90,10 @@ impl Values {
         Inputs {
             x: tensor(self.x.clone(), [tokens, hidden], device),
             weights: tensor(self.weights.clone(), [tokens, top_k], device),
-            gate_up: tensor(self.gate_up.clone(), [experts, 2 * inner, hidden], device),
-            down: tensor(self.down.clone(), [experts, hidden, inner], device),
+            experts: Bank::whole(
+                tensor(self.gate_up.clone(), [experts, 2 * inner, hidden], device),
+                tensor(self.down.clone(), [experts, hidden, inner], device),
+            ),
         }
     }
 
@@ -124,8 +126,8 @@ fn read(gradients: Gradients) -> [Vec<f32>; 4] {
     [
         host(gradients.x),
         host(gradients.weights),
-        host(gradients.gate_up),
-        host(gradients.down),
+        host(gradients.experts.gate_up()),
+        host(gradients.experts.down()),
     ]
 }
 
@@ -442,8 +444,10 @@ fn strided_inputs_are_read_where_they_lie() {
     let inputs = Inputs {
         x: flat(&values.x, hidden),
         weights: flat(&values.weights, top_k),
-        gate_up: turned(&values.gate_up, [experts, 2 * inner, hidden]),
-        down: turned(&values.down, [experts, hidden, inner]),
+        experts: Bank::whole(
+            turned(&values.gate_up, [experts, 2 * inner, hidden]),
+            turned(&values.down, [experts, hidden, inner]),
+        ),
     };
     let pass = forward(&inputs, &plan, None, Settings::default());
     let gradients = backward(
@@ -465,10 +469,7 @@ fn weight_gradients_add_into_given_buffers() {
     let (_, wanted) = values.fused(&device, Settings::default());
     let (inputs, plan) = (values.inputs(&device), values.plan(&device));
     let pass = forward(&inputs, &plan, None, Settings::default());
-    let sums = WeightSums {
-        gate_up: inputs.gate_up.clone().ones_like(),
-        down: inputs.down.clone().ones_like(),
-    };
+    let sums = inputs.experts.map(|tensor| tensor.ones_like());
     let gradients = backward(
         values.dy(&device),
         &inputs,
@@ -498,4 +499,64 @@ fn the_residual_is_added() {
     );
     let wanted = host(plain.y.add(values.dy(&device)));
     assert_close("y", &host(residual.y), &wanted, TOLERANCE);
+}
+
+/// The experts of `bank` in blocks of so many.
+fn divided(bank: &Bank, lengths: &[usize]) -> Bank {
+    let (gate_up, down) = (bank.gate_up(), bank.down());
+    let mut first = 0;
+    let block = |&own: &usize| {
+        let of = |stacked: &Tensor<3>| stacked.clone().narrow(0, first, own);
+        let block = Block {
+            gate_up: of(&gate_up),
+            down: of(&down),
+        };
+        first += own;
+        block
+    };
+    Bank::new(lengths.iter().map(block).collect())
+}
+
+#[test]
+fn experts_in_several_blocks_change_no_bit() {
+    let Some(device) = gpu() else { return };
+    // Expert 3 is idle, and in a block of its own; the last two are shared. Dropped slots as well.
+    let case = Case {
+        experts: 7,
+        capacity: Some(60),
+        ..CASE
+    };
+    let values = Values::new(case, uneven);
+    let shape = [case.tokens, case.top_k];
+    let indices =
+        Tensor::<2, Int>::from_data(TensorData::new(values.choices.clone(), shape), &device);
+    let plan = Plan::from_indices(indices, 5, case.capacity);
+    for compute in types(&device) {
+        for (recompute, start) in [(false, None), (true, Some(0.5))] {
+            let settings = Settings {
+                compute,
+                recompute,
+                ..Settings::default()
+            };
+            let run = |lengths: &[usize]| {
+                let mut inputs = values.inputs(&device);
+                inputs.experts = divided(&inputs.experts, lengths);
+                let pass = forward(&inputs, &plan, None, settings);
+                let sums = start.map(|start: f32| {
+                    inputs
+                        .experts
+                        .map(|tensor| tensor.mul_scalar(0.0).add_scalar(start))
+                });
+                let dy = values.dy(&device);
+                let gradients = backward(dy, &inputs, &plan, pass.kept, sums, settings);
+                assert_eq!(gradients.experts.blocks().len(), lengths.len());
+                (host(pass.y), read(gradients))
+            };
+            let one = run(&[7]);
+            assert!(one.0.iter().any(|&y| y != 0.0));
+            for lengths in [&[4, 3][..], &[3, 1, 2, 1], &[1; 7]] {
+                assert_eq!(run(lengths), one, "{compute:?}, blocks of {lengths:?}");
+            }
+        }
+    }
 }

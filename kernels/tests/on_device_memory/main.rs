@@ -6,7 +6,7 @@ mod device;
 
 use bellows_kernels::Compute;
 use bellows_kernels::experts::reference::Inputs;
-use bellows_kernels::experts::{Settings, forward};
+use bellows_kernels::experts::{Bank, Settings, forward};
 use bellows_kernels::routing::Plan;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
@@ -27,8 +27,10 @@ fn the_pre_activation_in_the_compute_type_and_nothing_else() {
     let inputs = Inputs {
         x: Tensor::random([TOKENS, HIDDEN], noise, &device),
         weights: Tensor::random([TOKENS, TOP_K], noise, &device),
-        gate_up: Tensor::random([EXPERTS, 2 * INNER, HIDDEN], noise, &device),
-        down: Tensor::random([EXPERTS, HIDDEN, INNER], noise, &device),
+        experts: Bank::whole(
+            Tensor::random([EXPERTS, 2 * INNER, HIDDEN], noise, &device),
+            Tensor::random([EXPERTS, HIDDEN, INNER], noise, &device),
+        ),
     };
     let choices: Vec<i32> = (0..TOKENS * TOP_K)
         .map(|slot| (slot % EXPERTS) as i32)

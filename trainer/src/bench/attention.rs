@@ -236,7 +236,7 @@ pub fn measure(
 ) -> Result<Measurement, String> {
     let heads = Heads::new(shape, settings, device);
     let operations = shape.operations();
-    figures(&heads, settings.kernels, operations, device, repeats)
+    figures(&heads, operations, device, repeats)
 }
 
 /// The tiles that the device's cooperative kernels use for a shape.

@@ -131,7 +131,7 @@ pub fn measure_head(
 ) -> Result<Measurement, String> {
     let head = Head::new(shape, settings, device);
     let operations = shape.operations();
-    figures(&head, settings.kernels, operations, device, repeats)
+    figures(&head, operations, device, repeats)
 }
 
 /// Where a forward and a backward pass spend their time; empty where plain operations compute.

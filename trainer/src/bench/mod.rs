@@ -13,7 +13,7 @@ pub use tiles::{TileMeasurement, measure_tiles};
 use std::time::Instant;
 
 use bellows_engine::kernels::chain::{Inputs, Rule, backward, forward, reference};
-use bellows_engine::kernels::experts::Settings;
+use bellows_engine::kernels::experts::{Bank, Settings};
 use bellows_engine::kernels::memory::peak_during;
 use bellows_engine::kernels::profile::{Stage, launches, stages_of};
 use bellows_engine::kernels::routing::{Router, ScoreFunction};
@@ -91,7 +91,7 @@ pub struct Measurement {
     /// Launches of the kernels in forward and backward; 0 where plain operations compute.
     pub launches: u64,
     /// The most bytes in use at one time beyond inputs and weights; output and gradients are
-    /// among them. `None` on the CPU. Of plain operations: what the device's pools grew by.
+    /// among them. `None` on the CPU.
     pub extra_bytes: Option<u64>,
 }
 
@@ -129,8 +129,10 @@ impl Layer {
             inputs: Inputs {
                 x: Tensor::random([tokens, hidden], unit, device),
                 routers: Tensor::random([iterations, experts, hidden], noise, device),
-                gate_up: matrices([experts, 2 * inner, hidden]),
-                down: matrices([experts, hidden, inner]),
+                experts: Bank::whole(
+                    matrices([experts, 2 * inner, hidden]),
+                    matrices([experts, hidden, inner]),
+                ),
             },
             dy: Tensor::random([tokens, hidden], noise, device),
             rule: Rule {
@@ -160,12 +162,12 @@ impl Layer {
         let tracked = Inputs {
             x: self.inputs.x.clone().autodiff().require_grad(),
             routers: leaf(self.inputs.routers.clone()),
-            gate_up: leaf(self.inputs.gate_up.clone()),
-            down: leaf(self.inputs.down.clone()),
+            experts: self.inputs.experts.map(leaf),
         };
         let (y, _) = reference::chain(tracked.clone(), &[], &self.rule);
         let gradients = y.clone().mul(self.dy.clone().autodiff()).sum().backward();
-        let stacks = [tracked.routers, tracked.gate_up, tracked.down];
+        let (gate_up, down) = (tracked.experts.gate_up(), tracked.experts.down());
+        let stacks = [tracked.routers, gate_up, down];
         let x = tracked.x.grad(&gradients).map(|x| x.flatten(0, 1));
         let stacks = stacks.iter().filter_map(|tensor| tensor.grad(&gradients));
         [y.without_autodiff().flatten(0, 1)]
@@ -194,17 +196,12 @@ impl Passes for Layer {
             held.extend([
                 gradients.x.flatten(0, 1),
                 gradients.routers.flatten(0, 2),
-                gradients.matrices.gate_up.flatten(0, 2),
-                gradients.matrices.down.flatten(0, 2),
+                gradients.experts.gate_up().flatten(0, 2),
+                gradients.experts.down().flatten(0, 2),
             ]);
         }
         held
     }
-}
-
-fn reserved(device: &Device) -> Option<u64> {
-    device.sync().ok()?;
-    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
 }
 
 /// Where a forward and a backward pass spend their time; empty where plain operations compute.
@@ -240,38 +237,26 @@ pub fn measure(
 ) -> Result<Measurement, String> {
     let layer = Layer::new(shape, settings, device);
     let operations = 3.0 * shape.forward_operations();
-    figures(&layer, settings.kernels, operations, device, repeats)
+    figures(&layer, operations, device, repeats)
 }
 
 /// Times `layer`, whose forward and backward pass are `operations` floating-point operations.
 fn figures(
     layer: &dyn Passes,
-    kernels: Kernels,
     operations: f64,
     device: &Device,
     repeats: usize,
 ) -> Result<Measurement, String> {
     let sync = || device.sync().map_err(|error| error.to_string());
-    device.memory_cleanup();
-    let before = reserved(device);
     let start = Instant::now();
-    let held = layer.pass(true);
+    drop(layer.pass(true));
     sync()?;
     let first_seconds = start.elapsed().as_secs_f64();
-    let after = reserved(device);
+    let before = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
+    let (held, peak) = peak_during(device, || layer.pass(true));
+    sync()?;
     drop(held);
-    let extra_bytes = if kernels == Kernels::Fused {
-        sync()?;
-        let in_use = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
-        let (held, peak) = peak_during(device, || layer.pass(true));
-        sync()?;
-        drop(held);
-        in_use.map(|before| peak.in_use.saturating_sub(before))
-    } else {
-        before
-            .zip(after)
-            .map(|(before, after)| after.saturating_sub(before))
-    };
+    let extra_bytes = before.map(|before| peak.in_use.saturating_sub(before));
     let time = timed(device, repeats, |with_backward| layer.pass(with_backward))?;
     Ok(Measurement {
         first_seconds,

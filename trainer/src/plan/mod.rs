@@ -41,8 +41,6 @@ pub struct Planner {
     /// Name of the device.
     device: String,
     limit: Limit,
-    /// Bytes of the device's largest buffer, where it has one.
-    largest_buffer: Option<u64>,
 }
 
 impl Planner {
@@ -60,10 +58,6 @@ impl Planner {
             compute,
             device: opened.name().to_owned(),
             limit: Limit::of(config, opened),
-            largest_buffer: opened
-                .details
-                .as_ref()
-                .map(|details| details.max_buffer_bytes),
             config: config.clone(),
         }
     }
@@ -75,19 +69,19 @@ impl Planner {
             compute,
             device: "a GPU that is not here".into(),
             limit: Limit::given(config),
-            largest_buffer: None,
             config: config.clone(),
         }
     }
 
-    /// Whether one buffer of the device takes each parameter: CubeCL makes none that is larger than
-    /// what a kernel can be given.
+    /// Whether one buffer of the device takes each parameter that cannot be divided: CubeCL makes none
+    /// that is larger than what a kernel can be given. The experts of a layer are held in several.
     ///
     /// # Errors
     /// If it does not take the largest.
     pub fn check_buffers(&self) -> Result<(), Error> {
-        let parameter = largest_parameter(&self.config.model);
-        let Some(most) = self.largest_buffer.filter(|&most| most < parameter.bytes()) else {
+        let largest = self.target.largest_buffer;
+        let parameter = largest_parameter(&self.config.model, largest);
+        let Some(most) = largest.filter(|&most| most < parameter.bytes()) else {
             return Ok(());
         };
         let error = Error::input(format!(
@@ -268,24 +262,55 @@ mod tests {
     use crate::device::DeviceChoice;
 
     #[test]
-    fn experts_that_no_buffer_holds_are_refused_with_both_sizes_before_anything_is_made() {
+    fn only_what_no_buffer_holds_is_refused_with_both_sizes_before_anything_is_made() {
         let mut config = RunConfig::default();
         config.model.vocab_size = 512;
         config.model.hidden_size = 1024;
         config.model.n_routed_experts = 64;
-        config.model.moe_intermediate_size = 704;
+        config.model.moe_intermediate_size = 4096;
         let opened = DeviceChoice::Cpu.open().expect("the CPU is always there");
         let mut planner = Planner::new(&config, &opened, Compute::F32);
         assert!(planner.check_buffers().is_ok(), "the CPU has no limit");
-        let needed = 4 * 64 * 2 * 704 * 1024;
-        planner.largest_buffer = Some(needed);
+        // One expert of a layer's 64.
+        let needed = 4 * 2 * 4096 * 1024;
+        planner.target.largest_buffer = Some(needed);
         assert!(planner.check_buffers().is_ok());
-        planner.largest_buffer = Some(needed - 1);
+        planner.target.largest_buffer = Some(needed - 1);
         let error = planner.check_buffers().expect_err("one byte too small");
         let message = error.to_string();
-        assert!(message.contains("[64, 1408, 1024]"), "{message}");
+        assert!(message.contains("[1, 8192, 1024]"), "{message}");
         assert!(message.contains(&bytes(needed)), "{message}");
         let help = error.help_text().unwrap_or_default();
-        assert!(help.contains("model.n_routed_experts"), "{help}");
+        assert!(help.contains("model.moe_intermediate_size"), "{help}");
+    }
+
+    #[test]
+    fn rows_of_choices_that_no_buffer_holds_are_streamed_or_refused_in_words() {
+        let mut config = RunConfig::default();
+        config.model.vocab_size = 512;
+        config.model.n_routed_experts = 8;
+        config.model.moe_intermediate_size = 32;
+        config.train.batch_size = 1;
+        config.train.sequence_length = 4096;
+        let opened = DeviceChoice::Cpu.open().expect("the CPU is always there");
+        let mut planner = Planner::new(&config, &opened, Compute::F32);
+        planner.target = Target::gpu(Compute::F32);
+        let model = &config.model;
+        let row = 4 * model.num_experts_per_tok + 4 * model.n_shared_experts;
+        let widest = (2 * model.moe_intermediate_size).max(model.hidden_size);
+        let rows = |tokens: usize| Some((tokens * row * widest) as u64);
+        for (tokens, mode) in [(4096, Some("plain")), (4095, Some("stream")), (64, None)] {
+            planner.target.largest_buffer = rows(tokens);
+            let answer = planner.plan(0);
+            let found = answer
+                .plan
+                .chosen()
+                .map(|candidate| candidate.mode.as_str());
+            assert_eq!(found, mode, "a buffer of the rows of {tokens} tokens");
+            if found.is_none() {
+                let message = answer.refusal().to_string();
+                assert!(message.contains("largest buffer"), "{message}");
+            }
+        }
     }
 }

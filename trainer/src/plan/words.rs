@@ -38,10 +38,18 @@ pub fn verdict(answer: &Answer<'_>) -> String {
         }
         None => {
             let asked = least(answer);
+            let needs = match answer.question.oversized(&asked.prediction) {
+                Some(most) => format!(
+                    "{} in one buffer for the rows of a mixture's choices, and the device's largest \
+                     buffer holds {}",
+                    bytes(asked.prediction.largest_rows),
+                    bytes(most)
+                ),
+                None => format!("{}{beside}", of_limit(asked.prediction.needed())),
+            };
             format!(
-                "does not fit: {} mode needs {}{beside}{}",
+                "does not fit: {} mode needs {needs}{}",
                 asked.mode.as_str(),
-                of_limit(asked.prediction.needed()),
                 match answer.plan.nearest {
                     Some(nearest) => format!("; the nearest that fits is {}", settings(nearest)),
                     None => "; nothing smaller fits either".into(),
@@ -89,7 +97,14 @@ pub(super) fn settings(nearest: Nearest) -> String {
 pub fn advice(answer: &Answer<'_>) -> Vec<String> {
     let mut advice = Vec::new();
     let Some(nearest) = answer.plan.nearest else {
-        if answer.plan.chosen.is_none() {
+        let asked = least(answer);
+        if answer.plan.chosen.is_none() && answer.question.oversized(&asked.prediction).is_some() {
+            advice.push(
+                "set train.batch_size or train.sequence_length lower, or with train.memory = \"stream\" \
+                 stream.chunk"
+                    .into(),
+            );
+        } else if answer.plan.chosen.is_none() {
             advice.push(
                 format!(
                     "give it more memory or train a smaller model: weights and the optimizer's moments alone take {}",

@@ -6,11 +6,12 @@ use std::thread::JoinHandle;
 
 use bellows_data::{DatasetId, LoaderState, Tokenizer};
 use bellows_engine::config::huggingface;
+use bellows_engine::kernels::adamw::Moments;
 use bellows_engine::model::Decoder;
 use bellows_engine::optim::{AdamW, LossScale};
 use bellows_engine::weights::{
-    NamedTensor, Naming, SafetensorsSource, TensorSource, correction_bias_name, parameters,
-    snapshot_tensors,
+    NamedTensor, Naming, SafetensorsSource, TensorSource, WeightError, Whole, correction_bias_name,
+    snapshot_tensors, stack_name, wholes,
 };
 use bellows_record::{Event, EventKind, PendingCheckpoint, RunWriter};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -57,9 +58,10 @@ pub struct State {
 /// exists, so taking a snapshot copies nothing.
 struct Snapshot {
     state: State,
-    parameters: Vec<(String, Vec<usize>, Tensor<1>)>,
+    parameters: Vec<Whole>,
     biases: Vec<NamedTensor>,
-    moments: Vec<(String, Tensor<1>, Tensor<1>)>,
+    /// By the names of wholes, of every block.
+    moments: Vec<(String, Vec<Moments<1>>)>,
     config: serde_json::Value,
     model: bellows_engine::config::ModelConfig,
     tokenizer: Arc<Tokenizer>,
@@ -150,23 +152,75 @@ impl Checkpoints {
         });
         Snapshot {
             state,
-            parameters: parameters(model),
+            parameters: wholes(model),
             biases: biases.collect(),
-            moments: optimizer
-                .state()
-                .map(|(name, moments)| {
-                    (
-                        name.to_owned(),
-                        moments.first.clone(),
-                        moments.second.clone(),
-                    )
-                })
-                .collect(),
+            moments: moments(optimizer),
             config,
             model: model.config().clone(),
             tokenizer: self.tokenizer.clone(),
         }
     }
+}
+
+/// Moments by the names of wholes: how many blocks a layer's experts lie in is the device's affair,
+/// and a checkpoint resumes on any.
+fn moments(optimizer: &AdamW) -> Vec<(String, Vec<Moments<1>>)> {
+    let mut wholes: Vec<(String, Vec<Moments<1>>)> = Vec::new();
+    for (name, moments) in optimizer.state() {
+        let stack = stack_name(name);
+        match wholes.last_mut().filter(|(name, _)| name == stack) {
+            Some((_, blocks)) => blocks.push(moments.clone()),
+            None => wholes.push((stack.to_owned(), vec![moments.clone()])),
+        }
+    }
+    wholes
+}
+
+/// [`moments`] as a checkpoint holds them.
+fn moment_tensors(moments: Vec<(String, Vec<Moments<1>>)>) -> Vec<NamedTensor> {
+    let both = |(name, blocks): (String, Vec<Moments<1>>)| {
+        let blocks = blocks.into_iter();
+        let (first, second): (Vec<_>, Vec<_>) = blocks
+            .map(|Moments { first, second }| (first, second))
+            .unzip();
+        [("first", first), ("second", second)].map(|(moment, blocks)| {
+            let values: Vec<f32> = blocks.into_iter().flat_map(host).collect();
+            NamedTensor {
+                name: format!("{moment}.{name}"),
+                shape: vec![values.len()],
+                values,
+            }
+        })
+    };
+    moments.into_iter().flat_map(both).collect()
+}
+
+/// The moments of every parameter of `model` out of `source`, in the model's own blocks; `updates`
+/// were done.
+fn read_moments(
+    source: &dyn TensorSource,
+    model: &Decoder,
+    updates: u64,
+) -> Result<Vec<(String, TensorData, TensorData)>, WeightError> {
+    let mut moments = Vec::new();
+    for whole in wholes(model) {
+        let count = whole.lengths().sum();
+        let names = ["first", "second"].map(|moment| format!("{moment}.{}", whole.name));
+        // Before the first update there are none.
+        if updates == 0 && !source.contains(&names[0]) {
+            continue;
+        }
+        let mut first = source.read(&names[0], &[count])?;
+        let mut second = source.read(&names[1], &[count])?;
+        for (length, (name, _)) in whole.lengths().zip(&whole.blocks) {
+            let block = |rest: &mut Vec<f32>| {
+                let behind = rest.split_off(length);
+                TensorData::new(std::mem::replace(rest, behind), [length])
+            };
+            moments.push((name.clone(), block(&mut first), block(&mut second)));
+        }
+    }
+    Ok(moments)
 }
 
 fn host(tensor: Tensor<1>) -> Vec<f32> {
@@ -177,8 +231,16 @@ fn host(tensor: Tensor<1>) -> Vec<f32> {
 fn write(snapshot: Snapshot, pending: &PendingCheckpoint) -> Result<(), Error> {
     let folder = pending.path();
     let mut weights = snapshot.biases;
-    for (name, shape, tensor) in snapshot.parameters {
-        let values = host(tensor);
+    for Whole {
+        name,
+        shape,
+        blocks,
+    } in snapshot.parameters
+    {
+        let values: Vec<f32> = blocks
+            .into_iter()
+            .flat_map(|(_, value)| host(value))
+            .collect();
         weights.extend(snapshot_tensors(
             &snapshot.model,
             Naming::Checkpoint,
@@ -193,20 +255,7 @@ fn write(snapshot: Snapshot, pending: &PendingCheckpoint) -> Result<(), Error> {
     };
     write_model(folder, &weights, &texts, u64::MAX)?;
     drop(weights);
-    let moments: Vec<NamedTensor> = snapshot
-        .moments
-        .into_iter()
-        .flat_map(|(name, first, second)| {
-            [("first", first), ("second", second)].map(|(moment, tensor)| {
-                let values = host(tensor);
-                NamedTensor {
-                    name: format!("{moment}.{name}"),
-                    shape: vec![values.len()],
-                    values,
-                }
-            })
-        })
-        .collect();
+    let moments = moment_tensors(snapshot.moments);
     write_tensors(&moments, &folder.join("optimizer.safetensors"))?;
     let file = folder.join("state.json");
     let state = serde_json::to_string_pretty(&snapshot.state)
@@ -246,27 +295,129 @@ pub fn load_optimizer(
     let state = checkpoint_state(checkpoint)?;
     let file = checkpoint.join("optimizer.safetensors");
     let map = map_file(&file)?;
-    let damaged = |error: bellows_engine::weights::WeightError| {
+    let damaged = |error: WeightError| {
         Error::input(error.to_string()).help("resume from another checkpoint with --from STEP")
     };
     let source =
         SafetensorsSource::new(&[(file.display().to_string(), map.as_ref())]).map_err(damaged)?;
-    let mut moments = Vec::new();
-    for (name, shape, _) in parameters(model) {
-        let count: usize = shape.iter().product();
-        let (first, second) = (format!("first.{name}"), format!("second.{name}"));
-        // Before the first update there are none.
-        if state.updates == 0 && !source.contains(&first) {
-            continue;
-        }
-        let read = |name: &str| {
-            source
-                .read(name, &[count])
-                .map(|values| TensorData::new(values, [count]))
-                .map_err(damaged)
-        };
-        moments.push((name, read(&first)?, read(&second)?));
-    }
+    let moments = read_moments(&source, model, state.updates).map_err(damaged)?;
     optimizer.restore(state.updates, moments.into_iter(), device);
     Ok((optimizer, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bellows_engine::config::ModelConfig;
+    use bellows_engine::model::Init;
+    use bellows_engine::optim::{AdamWConfig, Gradients};
+    use bellows_engine::weights::{export, import};
+
+    use super::*;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 8,
+            hidden_size: 8,
+            num_hidden_layers: 1,
+            intermediate_size: 8,
+            num_attention_heads: 2,
+            num_key_value_heads: 2,
+            n_routed_experts: 5,
+            num_experts_per_tok: 2,
+            moe_intermediate_size: 4,
+            ..ModelConfig::default()
+        }
+    }
+
+    /// A model whose blocks hold `experts` experts at most.
+    fn model(init: Init, experts: u64) -> Decoder {
+        Decoder::new(
+            &mut init.with_largest_buffer(experts * 4 * 2 * 4 * 8),
+            &config(),
+        )
+    }
+
+    /// One update with gradients that are the weights.
+    fn updated(model: Decoder, optimizer: &mut AdamW) -> Decoder {
+        let mut gradients = Gradients::default();
+        gradients.by_name = wholes(&model)
+            .into_iter()
+            .flat_map(|whole| whole.blocks)
+            .collect();
+        optimizer.update(model, gradients, 0.1).0
+    }
+
+    #[test]
+    fn a_checkpoint_resumes_with_other_blocks_than_it_was_written_with() {
+        let device = Device::flex();
+        let tracked = device.clone().autodiff();
+        let unclipped = AdamWConfig {
+            max_grad_norm: None,
+            ..AdamWConfig::default()
+        };
+        for (written, resumed) in [(2, 5), (5, 2), (1, 3)] {
+            let mut optimizer = AdamW::new(&unclipped);
+            let start = model(Init::random(&tracked, 3, 0.5), written);
+            let trained = updated(start, &mut optimizer);
+            let tensors = moment_tensors(moments(&optimizer));
+            let weights = export(&trained);
+            let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+            assert!(names.contains(&"second.layers.0.mlp.experts.down_proj"));
+            assert!(
+                names.iter().all(|name| !name.contains("_proj.0")),
+                "{names:?}"
+            );
+
+            let empty = model(Init::empty(&tracked), resumed);
+            let loaded = import(empty, &Held::of(&weights)).expect("the same model");
+            let blocks =
+                |model: &Decoder| wholes(model).iter().map(|whole| whole.blocks.len()).max();
+            assert_ne!(blocks(&loaded), blocks(&trained));
+            let state = read_moments(&Held::of(&tensors), &loaded, 1).expect("the same model");
+            let mut other = AdamW::new(&unclipped);
+            other.restore(1, state.into_iter(), &device);
+            let went_on = export(&updated(trained, &mut optimizer));
+            assert_eq!(export(&updated(loaded, &mut other)), went_on);
+            assert_ne!(went_on, weights);
+            assert_eq!(
+                moment_tensors(moments(&other)),
+                moment_tensors(moments(&optimizer))
+            );
+        }
+    }
+
+    /// Tensors in memory.
+    struct Held(BTreeMap<String, NamedTensor>);
+
+    impl Held {
+        fn of(tensors: &[NamedTensor]) -> Self {
+            let named = tensors.iter().cloned();
+            Self(named.map(|tensor| (tensor.name.clone(), tensor)).collect())
+        }
+    }
+
+    impl TensorSource for Held {
+        fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightError> {
+            let missing = || WeightError::Missing {
+                name: name.to_owned(),
+                place: self.place(),
+            };
+            let found = self.0.get(name).filter(|found| found.shape == shape);
+            found.map(|found| found.values.clone()).ok_or_else(missing)
+        }
+
+        fn contains(&self, name: &str) -> bool {
+            self.0.contains_key(name)
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.0.keys().cloned().collect()
+        }
+
+        fn place(&self) -> String {
+            "memory".into()
+        }
+    }
 }

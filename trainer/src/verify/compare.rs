@@ -7,7 +7,8 @@ use bellows_engine::model::Decoder;
 use bellows_engine::optim::Gradients;
 use bellows_engine::step::StepResult;
 use bellows_engine::weights::{
-    NamedTensor, Naming, SafetensorsSource, TensorSource, WeightError, parameters, snapshot_tensors,
+    NamedTensor, Naming, SafetensorsSource, TensorSource, WeightError, Whole, snapshot_tensors,
+    wholes,
 };
 use burn::tensor::Tensor;
 
@@ -117,11 +118,13 @@ impl<'a> Golden<'a> {
     }
 
     pub fn gradients(&mut self, model: &Decoder, gradients: &Gradients) -> Result<(), WeightError> {
-        for (name, shape, _) in parameters(model) {
-            let values = match gradients.by_name.get(&name) {
-                Some(gradient) => host(gradient.clone()),
-                None => vec![0.0; shape.iter().product()],
+        for whole in wholes(model) {
+            let of_block = |(name, value): &(String, Tensor<1>)| {
+                let gradient = gradients.by_name.get(name).cloned();
+                host(gradient.unwrap_or_else(|| value.zeros_like()))
             };
+            let values: Vec<f32> = whole.blocks.iter().flat_map(of_block).collect();
+            let Whole { name, shape, .. } = whole;
             for part in reference_tensors(model, &name, &shape, &values) {
                 let key = format!("grad.{}", part.name);
                 let Some(golden) = self.take(&key, Some(&part.shape))? else {
@@ -164,12 +167,10 @@ impl<'a> Golden<'a> {
     }
 
     pub fn weights_after(&mut self, start: &Decoder, end: &Decoder) -> Result<(), WeightError> {
-        for ((name, shape, before), (_, _, after)) in
-            parameters(start).into_iter().zip(parameters(end))
-        {
-            let (before, after) = (host(before), host(after));
-            let before = reference_tensors(start, &name, &shape, &before);
-            let after = reference_tensors(start, &name, &shape, &after);
+        for (before, after) in wholes(start).into_iter().zip(wholes(end)) {
+            let tensors =
+                |whole: Whole| reference_tensors(start, &whole.name, &whole.shape, &whole.values());
+            let (before, after) = (tensors(before), tensors(after));
             for (before, after) in before.into_iter().zip(after) {
                 let key = format!("step2.{}", after.name);
                 let Some(golden) = self.take(&key, Some(&after.shape))? else {

@@ -129,7 +129,7 @@ fn products(sim: &mut Sim<'_>, sizes: &Sizes, convert: bool) -> (Span, Span) {
         sim.tape.take(Kind::Workspace, bytes)
     };
     let gate_up = matrix(sim, sizes.gate_up());
-    let pre = sim.tape.take(kind, sizes.sorted(2 * sizes.inner));
+    let pre = sim.tape.buffer(kind, sizes.sorted(2 * sizes.inner));
     let activation = sim.tape.take(Kind::Workspace, sizes.sorted(sizes.inner));
     sim.tape.give(x);
     sim.tape.give(gate_up);
@@ -140,7 +140,7 @@ fn products(sim: &mut Sim<'_>, sizes: &Sizes, convert: bool) -> (Span, Span) {
         }
         false => pre,
     };
-    let out = sim.tape.take(Kind::Workspace, sizes.sorted(sizes.hidden));
+    let out = sim.tape.buffer(Kind::Workspace, sizes.sorted(sizes.hidden));
     let down = matrix(sim, sizes.down());
     sim.tape.give(down);
     sim.tape.give(activation);
