@@ -4,7 +4,7 @@
 //! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader. What goes through workgroup memory
 //! fails there, Burn's matrix product too: where a device lacks `VK_KHR_workgroup_memory_explicit_layout`, CubeCL 0.11.3
 //! declares such memory by the type of a pointer to it (`lower_shared_implicit` of cubecl-spirv takes one type for the
-//! other), and reads of it give zeros. Models are left to real devices.
+//! other); Mesa's driver crashes on that. Models are left to real devices.
 //!
 //! `cargo xtask test --fusion`: kernels and models under Burn's fusion, on the wgpu device of the ordinary pass.
 
