@@ -341,11 +341,13 @@ mod tests {
 
     /// One update with gradients that are the weights.
     fn updated(model: Decoder, optimizer: &mut AdamW) -> Decoder {
-        let mut gradients = Gradients::default();
-        gradients.by_name = wholes(&model)
-            .into_iter()
-            .flat_map(|whole| whole.blocks)
-            .collect();
+        let gradients = Gradients {
+            by_name: wholes(&model)
+                .into_iter()
+                .flat_map(|whole| whole.blocks)
+                .collect(),
+            ..Gradients::default()
+        };
         optimizer.update(model, gradients, 0.1).0
     }
 
