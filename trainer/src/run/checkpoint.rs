@@ -341,11 +341,9 @@ mod tests {
 
     /// One update with gradients that are the weights.
     fn updated(model: Decoder, optimizer: &mut AdamW) -> Decoder {
+        let blocks = wholes(&model).into_iter().flat_map(|whole| whole.blocks);
         let gradients = Gradients {
-            by_name: wholes(&model)
-                .into_iter()
-                .flat_map(|whole| whole.blocks)
-                .collect(),
+            by_name: blocks.collect(),
             ..Gradients::default()
         };
         optimizer.update(model, gradients, 0.1).0

@@ -1,10 +1,10 @@
 //! Passes whose feature changes all of Burn, so that they need a build of their own, in a folder beside the ordinary
 //! one: in one folder everything would be built anew at each turn. Only device-dependent tests run.
 //!
-//! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader. Mesa's software driver crashes on
-//! CubeCL's SPIR-V, SwiftShader runs it, so the two together test both compilers without a GPU. Burn's own matrix product
-//! gives zeros on SwiftShader: what needs it there is skipped and counted, and models, which are made of it, are left to
-//! real devices.
+//! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader. What goes through workgroup memory
+//! fails there, Burn's matrix product too: where a device lacks `VK_KHR_workgroup_memory_explicit_layout`, CubeCL 0.11.3
+//! declares such memory by the type of a pointer to it (`lower_shared_implicit` of cubecl-spirv takes one type for the
+//! other); Mesa's driver crashes on that. Models are left to real devices.
 //!
 //! `cargo xtask test --fusion`: kernels and models under Burn's fusion, on the wgpu device of the ordinary pass.
 
