@@ -42,10 +42,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if compute == Compute::F32 {
                 let reference = run(&shape, compute, Kernels::Reference, &device)?;
                 println!(
-                    "{}: {:.2} times as fast as plain operations, {:.2} of their extra memory",
+                    "{}: {:.2} times as fast as plain operations, {:.2} of their extra memory in use, \
+                     {:.2} of what the pools grew by",
                     shape.name,
                     reference.seconds / fused.seconds,
                     ratio(fused.extra_bytes, reference.extra_bytes),
+                    ratio(fused.pool_bytes, reference.pool_bytes),
                 );
             }
         }

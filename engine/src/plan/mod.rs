@@ -24,6 +24,7 @@ pub use parameter::{Parameter, largest_parameter};
 pub use tape::{ByKind, Fullest, Phase};
 
 use bellows_kernels::cross_entropy::WORKSPACE;
+use bellows_kernels::experts::in_parts;
 use bellows_kernels::memory::Kind;
 use bellows_kernels::{Compute, Kernels, largest_buffer, linear};
 use burn::tensor::Device;
@@ -48,6 +49,8 @@ pub struct Target {
     pub weights: Compute,
     /// Whether the experts' pre-activations are computed again instead of being kept.
     pub recompute_experts: bool,
+    /// Whether the experts' rows are taken in parts, as [`in_parts`] says.
+    pub experts_in_parts: bool,
     /// Bytes that the head may take for logits, as [`Numerics::head_workspace`] says.
     pub head_workspace: usize,
     /// Bytes of the device's largest buffer; `None`: nothing limits it, or it is not known.
@@ -67,6 +70,7 @@ impl Target {
             accelerated: compute != Compute::F32,
             weights: Compute::F32,
             recompute_experts: false,
+            experts_in_parts: false,
             head_workspace: WORKSPACE,
             largest_buffer: None,
         }
@@ -81,6 +85,7 @@ impl Target {
             accelerated: false,
             weights: Compute::F32,
             recompute_experts: false,
+            experts_in_parts: false,
             head_workspace: WORKSPACE,
             largest_buffer: None,
         }
@@ -104,6 +109,7 @@ impl Target {
             accelerated: linear::accelerated(device, numerics.compute),
             weights: numerics.weights,
             recompute_experts: numerics.recompute_experts,
+            experts_in_parts: in_parts(device),
             head_workspace,
             largest_buffer,
             ..Self::gpu(numerics.compute)

@@ -167,6 +167,7 @@ fn run_back(
         let plan = &choice.plan;
         let RowGradients {
             rows,
+            positions: (positions, top_k),
             weights,
             rest,
         } = rows_backward(
@@ -176,6 +177,7 @@ fn run_back(
             plan,
             &experts,
             pre,
+            sums.take(),
             rule.settings,
         );
         let dlogits = routing::backward(
@@ -191,21 +193,14 @@ fn run_back(
         let added = residual.is_some();
         gradient = Tensor::from_dispatch(<Dispatch as ChainBackend>::chain_combine_backward(
             rows.clone().into_dispatch(),
-            plan.positions.clone().into_dispatch(),
+            positions.into_dispatch(),
             residual.unwrap_or(rows).into_dispatch(),
             added,
             dlogits.clone().into_dispatch(),
             inputs.router(number).into_dispatch(),
-            plan.top_k,
+            top_k,
         ));
-        sums = Some(weight_gradients(
-            rest,
-            &x,
-            plan,
-            &experts,
-            sums.take(),
-            rule.settings,
-        ));
+        sums = Some(weight_gradients(rest, &x, plan, &experts, rule.settings));
         let own = router_gradient(dlogits, x);
         routers[number] = Some(match routers[number].take() {
             Some(sum) => sum.add(own),

@@ -26,7 +26,7 @@ pub(super) fn row_weights(
 }
 
 /// Sums a token's rows: `out[t] = Σ w · rows[position] (+ shared rows) (+ residual[t])`, in the
-/// order of the choices.
+/// order of the choices. Of all rows `rows` holds those from `from` to `until`; others add nothing.
 #[cube(launch, launch_unchecked)]
 pub(super) fn combine<E: Float, N: Size>(
     rows: &[Vector<E, N>],
@@ -37,6 +37,8 @@ pub(super) fn combine<E: Float, N: Size>(
     tokens: usize,
     width: usize,
     routed: usize,
+    from: usize,
+    until: usize,
     #[comptime] top_k: usize,
     #[comptime] shared: usize,
     #[comptime] weighted: bool,
@@ -51,8 +53,8 @@ pub(super) fn combine<E: Float, N: Size>(
             let slot = token * top_k + choice;
             let row = positions[slot] as usize;
             // Dropped slots point past the rows.
-            if row < routed {
-                let values = Vector::<f32, N>::cast_from(rows[row * width + column]);
+            if row < routed && row >= from && row < until {
+                let values = Vector::<f32, N>::cast_from(rows[(row - from) * width + column]);
                 if comptime!(weighted) {
                     sum += values * Vector::new(weights[slot]);
                 } else {
@@ -63,7 +65,9 @@ pub(super) fn combine<E: Float, N: Size>(
         #[unroll]
         for expert in 0..shared {
             let row = routed + expert * tokens + token;
-            sum += Vector::<f32, N>::cast_from(rows[row * width + column]);
+            if row >= from && row < until {
+                sum += Vector::<f32, N>::cast_from(rows[(row - from) * width + column]);
+            }
         }
         if comptime!(residual_added) {
             sum += residual[token * width + column];
@@ -72,7 +76,8 @@ pub(super) fn combine<E: Float, N: Size>(
     }
 }
 
-/// The gradient of each slot's weight from its shares; 0 for dropped slots.
+/// The gradient of each slot's weight from its shares, which lie in parts of `part` rows, `count`
+/// shares of every row each; 0 for dropped slots.
 #[cube(launch, launch_unchecked)]
 pub(super) fn weight_gradient(
     shares: &[f32],
@@ -80,6 +85,7 @@ pub(super) fn weight_gradient(
     out: &mut [f32],
     slots: usize,
     rows: usize,
+    part: usize,
     #[comptime] count: usize,
 ) {
     let slot = ABSOLUTE_POS;
@@ -87,9 +93,11 @@ pub(super) fn weight_gradient(
         let row = positions[slot] as usize;
         let mut sum = 0.0f32;
         if row < slots {
+            let first = row / part * part;
+            let own = (rows - first).min(part);
             #[unroll]
             for share in 0..count {
-                sum += shares[share * rows + row];
+                sum += shares[first * count + share * own + row - first];
             }
         }
         out[slot] = sum;

@@ -3,7 +3,7 @@
 //! A bank is a list of tensors, which Burn's backend extensions do not pass on: their buffers are
 //! taken here, after what Burn's fusion may have in its queue.
 
-use burn::backend::DispatchTensorKind;
+use burn::backend::{DispatchTensorKind, TensorMetadata};
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
@@ -64,10 +64,11 @@ fn operands(x: &Tensor<2>, plan: &Plan, bank: &Bank) -> Operands {
 
 /// The products of a forward pass: every row's output, not yet combined.
 pub(crate) fn rows(x: &Tensor<2>, plan: &Plan, bank: &Bank, settings: Settings) -> Rows {
-    let (out, pre) = launch::forward(&operands(x, plan, bank), settings.compute);
+    let operands = operands(x, plan, bank);
+    let (out, pre) = launch::forward(&operands, settings.compute, !settings.recompute);
     Rows {
         out: tensor(out),
-        kept: (!settings.recompute).then(|| tensor(pre)),
+        kept: pre.map(tensor),
     }
 }
 
@@ -78,8 +79,12 @@ pub(crate) fn combine(
     weights: Option<Tensor<2>>,
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
+    let rows = primitive(rows);
+    let all = rows.shape()[0];
     tensor(launch::combine(
-        &primitive(rows),
+        &rows,
+        &(0..all),
+        all,
         &indices(&plan.positions),
         plan.top_k,
         weights.map(primitive),
@@ -90,27 +95,35 @@ pub(crate) fn combine(
 /// Gradients before those of a token's rows are summed, and what those of the matrices need.
 #[derive(Debug)]
 pub(crate) struct RowGradients {
-    /// Of every row of the input that was read `[rows, H]`, in the compute type.
+    /// Of rows of the input: of every row that was read `[rows, H]`, in the compute type, or one a
+    /// token `[T, H]`.
     pub rows: Tensor<2>,
+    /// The rows of each token's choices, and how many a token has.
+    pub positions: (Tensor<1, Int>, usize),
     /// Of the weights `[T, k]`, f32.
     pub weights: Tensor<2>,
     /// For [`weight_gradients`].
     pub rest: Rest,
 }
 
-/// What the first half of a backward pass leaves to the second, in the compute type.
+impl RowGradients {
+    /// Whether there is one row a token.
+    fn summed(&self) -> bool {
+        matches!(self.rest.rest, launch::Rest::Made(_))
+    }
+}
+
+/// What the first half of a backward pass leaves to the second.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    /// The gradient of the output `[T, H]`.
+    /// The gradient of the output `[T, H]`, in the compute type.
     dy: CubeTensor,
-    /// That of the pre-activation `[rows, 2F]`.
-    pre: CubeTensor,
-    /// Activations times their weights `[rows, F]`.
-    activation: CubeTensor,
+    rest: launch::Rest,
 }
 
 /// The first half of a backward pass: what goes on to the layers before. The gradients of the
-/// matrices come second, so that those of the rows need not lie beside them.
+/// matrices come second, so that those of the rows need not lie beside them, unless rows are taken
+/// in parts. They are added into `sums`, or fresh.
 pub(crate) fn rows_backward(
     dy: Tensor<2>,
     x: &Tensor<2>,
@@ -118,42 +131,10 @@ pub(crate) fn rows_backward(
     plan: &Plan,
     bank: &Bank,
     kept: Option<Tensor<2>>,
+    sums: Option<Bank>,
     settings: Settings,
 ) -> RowGradients {
     let dy = primitive(convert(dy, settings.compute));
-    let launch::RowGradients {
-        rows,
-        weights,
-        pre,
-        activation,
-    } = launch::rows_backward(
-        &dy,
-        &operands(x, plan, bank),
-        primitive(weights.clone()),
-        &indices(&plan.positions),
-        kept.map(primitive),
-        settings.compute,
-    );
-    RowGradients {
-        rows: tensor(rows),
-        weights: tensor(weights),
-        rest: Rest {
-            dy,
-            pre,
-            activation,
-        },
-    }
-}
-
-/// The second half: the gradients of the matrices, added into `sums` or fresh.
-pub(crate) fn weight_gradients(
-    rest: Rest,
-    x: &Tensor<2>,
-    plan: &Plan,
-    bank: &Bank,
-    sums: Option<Bank>,
-    settings: Settings,
-) -> Bank {
     let sums = sums.map(|sums| {
         let matrices = |block: Block| Matrices {
             gate_up: primitive(block.gate_up),
@@ -161,18 +142,48 @@ pub(crate) fn weight_gradients(
         };
         sums.into_blocks().into_iter().map(matrices).collect()
     });
-    let Rest {
-        dy,
-        pre,
-        activation,
-    } = rest;
+    let launch::RowGradients {
+        rows,
+        summed,
+        weights,
+        rest,
+    } = launch::rows_backward(
+        &dy,
+        &operands(x, plan, bank),
+        primitive(weights.clone()),
+        &indices(&plan.positions),
+        kept.map(primitive),
+        sums,
+        settings.compute,
+    );
+    let tokens = x.dims()[0];
+    RowGradients {
+        rows: tensor(rows),
+        positions: match summed {
+            true => (Tensor::arange(0..tokens as i64, &x.device()), 1),
+            false => (plan.positions.clone(), plan.top_k),
+        },
+        weights: tensor(weights),
+        rest: Rest { dy, rest },
+    }
+}
+
+/// The second half: the gradients of the matrices.
+pub(crate) fn weight_gradients(
+    rest: Rest,
+    x: &Tensor<2>,
+    plan: &Plan,
+    bank: &Bank,
+    settings: Settings,
+) -> Bank {
+    let Rest { dy, rest } = rest;
     let operands = operands(x, plan, bank);
-    let sums = launch::weight_gradients(dy, &operands, pre, activation, sums, settings.compute);
-    let block = |sums: Matrices| Block {
-        gate_up: tensor(sums.gate_up),
-        down: tensor(sums.down),
+    let gradients = launch::weight_gradients(dy, &operands, rest, settings.compute);
+    let block = |gradients: Matrices| Block {
+        gate_up: tensor(gradients.gate_up),
+        down: tensor(gradients.down),
     };
-    Bank::new(sums.into_iter().map(block).collect())
+    Bank::new(gradients.into_iter().map(block).collect())
 }
 
 /// The forward pass on a CubeCL device, for callers that run backward themselves. `residual`
@@ -209,11 +220,14 @@ pub fn backward(
     settings: Settings,
 ) -> Gradients {
     let (x, weights, bank) = (&inputs.x, &inputs.weights, &inputs.experts);
-    let gradients = rows_backward(dy, x, weights, plan, bank, kept, settings);
-    let dx = combine(gradients.rows, plan, None, None);
+    let gradients = rows_backward(dy, x, weights, plan, bank, kept, sums, settings);
+    let dx = match gradients.summed() {
+        true => gradients.rows,
+        false => combine(gradients.rows, plan, None, None),
+    };
     Gradients {
         x: dx,
         weights: gradients.weights,
-        experts: weight_gradients(gradients.rest, x, plan, bank, sums, settings),
+        experts: weight_gradients(gradients.rest, x, plan, bank, settings),
     }
 }

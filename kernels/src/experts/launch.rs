@@ -1,23 +1,19 @@
 //! The fused experts on a CubeCL device: four launches forward and nine backward, and one each
 //! that combines a token's rows. Of these the products, two and four, are launched once a block of
-//! experts.
+//! experts; and all once a part, where rows are taken in [parts].
+
+use std::ops::Range;
 
 use burn::backend::{DType, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::device;
+use super::ready::{Ready, UNITS};
+use super::{device, parts};
 use crate::Compute;
-use crate::convert::{convert_primitive as convert, element};
+use crate::convert::element;
 use crate::gpu::{arg, contiguous, count, empty, grid, lanes, launch};
-use crate::matmul::launch::{
-    Stacked, gradient, rows, share_count, swiglu_rows, swiglu_rows_backward,
-};
-use crate::matmul::{Access, Groups, Tier};
 use crate::profile::stage;
-
-/// Units of a workgroup that goes through elements.
-const UNITS: usize = 256;
 
 /// The tensors of one call.
 #[derive(Clone, Debug)]
@@ -42,123 +38,18 @@ pub(super) struct Matrices {
 }
 
 impl Matrices {
-    fn experts(&self) -> usize {
+    pub fn experts(&self) -> usize {
         self.down.shape()[0]
     }
 }
 
-/// A call's tensors and how it is laid out. Operands are converted where they are used: what a
-/// pass does not read takes no memory.
-struct Ready<'a> {
-    operands: &'a Operands,
-    groups: Groups,
-    tier: Tier,
-    tokens: usize,
-    hidden: usize,
-    inner: usize,
-    top_k: usize,
-    dtype: DType,
-}
-
-impl<'a> Ready<'a> {
-    fn new(operands: &'a Operands, compute: Compute) -> Self {
-        let dims = |tensor: &CubeTensor, axis: usize| tensor.shape()[axis];
-        let (tokens, hidden) = (dims(&operands.x, 0), dims(&operands.x, 1));
-        let top_k = dims(&operands.slots, 0) / tokens;
-        let experts = dims(&operands.offsets, 0) - 1;
-        let all: usize = operands.blocks.iter().map(Matrices::experts).sum();
-        let shared = all - experts;
-        let inner = dims(&operands.blocks[0].down, 2);
-        let rows_a_group = (tokens * top_k).div_ceil(experts.max(1));
-        let tier = Tier::of(&operands.x, compute, &[hidden, inner], rows_a_group);
-        let (offsets, slots) = (&operands.offsets, &operands.slots);
-        Self {
-            operands,
-            groups: stage(offsets, "groups", 0.0, || {
-                Groups::new(offsets, slots, top_k, tokens, shared, tier.rows())
-            }),
-            tier,
-            tokens,
-            hidden,
-            inner,
-            top_k,
-            dtype: compute.dtype(),
-        }
-    }
-
-    /// Memory of `width` numbers a row.
-    fn rows(&self, width: usize) -> CubeTensor {
-        empty(&self.operands.x, [self.groups.rows, width], self.dtype)
-    }
-
-    /// Operations of a product of all rows with matrices of the hidden width by `width`.
-    fn operations(&self, width: usize) -> f64 {
-        2.0 * self.groups.rows as f64 * (self.hidden * width) as f64
-    }
-
-    fn converted(&self, tensor: &CubeTensor) -> CubeTensor {
-        convert(tensor.clone(), self.dtype)
-    }
-
-    fn gate_up(&self, block: &Matrices) -> Stacked {
-        Stacked {
-            buffer: self.converted(&block.gate_up),
-            rows: 2 * self.inner,
-            columns: self.hidden,
-        }
-    }
-
-    fn down(&self, block: &Matrices) -> Stacked {
-        Stacked {
-            buffer: self.converted(&block.down),
-            rows: self.hidden,
-            columns: self.inner,
-        }
-    }
-
-    /// Takes `product`, the stage called `name` with matrices of the hidden width by `width`, block
-    /// by block: of a block's groups, with the block's matrices as `of` gives them.
-    fn by_block<M>(
-        &self,
-        name: &'static str,
-        width: usize,
-        of: impl Fn(usize, &Matrices) -> M,
-        product: impl Fn(&Groups, &M),
-    ) {
-        let mut first = 0;
-        for (number, block) in self.operands.blocks.iter().enumerate() {
-            let groups = self.groups.some(first, block.experts());
-            first += groups.count;
-            let matrices = of(number, block);
-            let share = groups.count as f64 / self.groups.count as f64;
-            let operations = share * self.operations(width);
-            stage(&self.operands.x, name, operations, || {
-                product(&groups, &matrices);
-            });
-        }
-    }
-
-    /// The pre-activation `[rows, 2F]` and the activation `[rows, F]`.
-    fn activate(&self) -> (CubeTensor, CubeTensor) {
-        let x = self.converted(&self.operands.x);
-        let (pre, activation) = (self.rows(2 * self.inner), self.rows(self.inner));
-        self.by_block(
-            "gate, up and SwiGLU",
-            2 * self.inner,
-            |_, block| self.gate_up(block),
-            |groups, gate_up| {
-                let access = Access::ROWS.gathered();
-                swiglu_rows(groups, self.tier, &x, access, gate_up, &pre, &activation);
-            },
-        );
-        (pre, activation)
-    }
-}
-
 /// Sums each token's rows `[rows, H]`, found by `positions` `[T · k]`, to f32 `[T, H]`: those of
-/// choices by `weights` `[T, k]`, where given, on top of `residual` `[T, H]`, where given.
+/// choices by `weights` `[T, k]`, where given, on top of `residual` `[T, H]`, where given. Of `all`
+/// rows, `rows` holds those of `part`: others add nothing.
 pub(super) fn combine(
     rows: &CubeTensor,
+    part: &Range<usize>,
+    all: usize,
     positions: &CubeTensor,
     top_k: usize,
     weights: Option<CubeTensor>,
@@ -167,7 +58,7 @@ pub(super) fn combine(
     let slots = count(positions);
     let tokens = slots / top_k;
     let hidden = rows.shape()[1];
-    let shared = (rows.shape()[0] - slots) / tokens;
+    let shared = (all - slots) / tokens;
     let out = empty(rows, [tokens, hidden], DType::F32);
     let lanes = lanes(hidden);
     let width = hidden / lanes;
@@ -192,6 +83,8 @@ pub(super) fn combine(
             tokens,
             width,
             slots,
+            part.start,
+            part.end,
             top_k,
             shared,
             weights.is_some(),
@@ -202,198 +95,137 @@ pub(super) fn combine(
     out
 }
 
-/// Every row's output `[rows, H]` and pre-activation `[rows, 2F]`, in the compute type.
-pub(super) fn forward(operands: &Operands, compute: Compute) -> (CubeTensor, CubeTensor) {
+/// Every row's output `[rows, H]` and, if it is to be kept, the pre-activation `[rows, 2F]`, in the
+/// compute type.
+pub(super) fn forward(
+    operands: &Operands,
+    compute: Compute,
+    keep: bool,
+) -> (CubeTensor, Option<CubeTensor>) {
     let ready = Ready::new(operands, compute);
-    let (pre, activation) = ready.activate();
-    let out = ready.rows(ready.hidden);
-    ready.by_block(
-        "down",
-        ready.inner,
-        |_, block| ready.down(block),
-        |groups, down| {
-            let access = Access::ROWS;
-            rows(groups, ready.tier, &activation, access, down, access, &out);
-        },
-    );
-    (out, pre)
+    let keep = keep && !parts::taken(operands);
+    let length = parts::length(operands, ready.count);
+    let mut out = None;
+    let mut kept = None;
+    for part in parts::of(ready.count, length) {
+        let groups = ready.groups(&part);
+        let (pre, activation) = ready.activate(&groups);
+        kept = keep.then_some(pre);
+        let out = out.get_or_insert_with(|| ready.rows(ready.count, ready.hidden));
+        ready.project(&groups, &activation, &parts::view(out, &part));
+    }
+    (out.expect("there is a part"), kept)
 }
 
 /// What the first half of backward gives.
 pub(super) struct RowGradients {
-    /// Of each row of `x` that was read `[rows, H]`, in the compute type.
+    /// Of rows of `x`, `top_k` of a token and then one of each shared expert: of each that was read
+    /// `[rows, H]`, in the compute type, or already summed, one a token `[T, H]`, in f32.
     pub rows: CubeTensor,
+    /// Whether they are summed.
+    pub summed: bool,
     /// Of the weights `[T, k]`, f32.
     pub weights: CubeTensor,
-    /// Of the pre-activation `[rows, 2F]`, in the compute type.
-    pub pre: CubeTensor,
-    /// Activations times their row's weight `[rows, F]`, in the compute type.
-    pub activation: CubeTensor,
+    /// For [`weight_gradients`].
+    pub rest: Rest,
+}
+
+/// What the matrices' gradients need.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// They are to be made.
+    Left {
+        /// The gradient of the pre-activation `[rows, 2F]`, in the compute type.
+        pre: CubeTensor,
+        /// Activations times their row's weight `[rows, F]`, in the compute type.
+        activation: CubeTensor,
+        /// What they are added to.
+        sums: Option<Vec<Matrices>>,
+    },
+    /// They are made.
+    Made(Vec<Matrices>),
 }
 
 /// The gradients of rows and weights from that of the combined outputs, `dy` `[T, H]` in the
-/// compute type; `pre` as [`forward`] gave it, or `None` to compute it again.
+/// compute type; `pre` as [`forward`] gave it, or `None` to compute it again. The matrices'
+/// gradients are added into `sums`, if given, now or by [`weight_gradients`].
 pub(super) fn rows_backward(
     dy: &CubeTensor,
     operands: &Operands,
     weights: CubeTensor,
     positions: &CubeTensor,
     pre: Option<CubeTensor>,
+    sums: Option<Vec<Matrices>>,
     compute: Compute,
 ) -> RowGradients {
     let ready = Ready::new(operands, compute);
-    let (groups, tier) = (&ready.groups, ready.tier);
-    let (hidden, inner) = (ready.hidden, ready.inner);
-    let slots = ready.tokens * ready.top_k;
     let dy = contiguous(dy.clone());
+    if pre.is_none() && parts::taken(operands) {
+        return parts::backward(&ready, &dy, weights, positions, sums);
+    }
+    let groups = ready.groups(&(0..ready.count));
     let (pre, activation) = match pre {
         // Its memory takes the gradient, unless someone else still reads it.
-        Some(pre) if pre.can_mut() => (pre, ready.rows(inner)),
-        Some(pre) => (pre.copy(), ready.rows(inner)),
-        None => ready.activate(),
+        Some(pre) if pre.can_mut() => (pre, ready.rows(ready.count, ready.inner)),
+        Some(pre) => (pre.copy(), ready.rows(ready.count, ready.inner)),
+        None => ready.activate(&groups),
     };
-    let weights = contiguous(weights);
-    let row_weights = empty(&dy, [groups.rows.max(1)], DType::F32);
-    let share_count = share_count(tier, inner);
-    let shares = empty(&dy, [share_count, groups.rows.max(1)], DType::F32);
-    // SAFETY: the kernel checks rows and slots.
-    unsafe {
-        launch!(device::row_weights(
-            &dy.client,
-            grid(groups.rows.div_ceil(UNITS)),
-            CubeDim::new_1d(UNITS as u32),
-            arg(&weights, 1),
-            arg(&operands.slots, 1),
-            arg(&row_weights, 1),
-            slots,
-            groups.rows,
-        ));
-    }
-    ready.by_block(
-        "backward of down and SwiGLU",
-        inner,
-        |_, block| ready.down(block),
-        |groups, down| {
-            swiglu_rows_backward(
-                groups,
-                tier,
-                &dy,
-                Access::ROWS.gathered(),
-                down,
-                &row_weights,
-                &pre,
-                &activation,
-                &shares,
-            );
-        },
-    );
-    let dweights = empty(&dy, [ready.tokens, ready.top_k], DType::F32);
-    // SAFETY: the kernel checks slots, and positions past the slots.
-    unsafe {
-        launch!(device::weight_gradient(
-            &dy.client,
-            grid(slots.div_ceil(UNITS)),
-            CubeDim::new_1d(UNITS as u32),
-            arg(&shares, 1),
-            arg(positions, 1),
-            arg(&dweights, 1),
-            slots,
-            groups.rows,
-            share_count,
-        ));
-    }
+    let row_weights = ready.row_weights(weights);
+    let shares = empty(&dy, [ready.share_count(), ready.count.max(1)], DType::F32);
+    ready.backward_of_swiglu(&groups, &dy, &row_weights, &pre, &activation, &shares);
+    let weights = ready.weight_gradient(&shares, positions, ready.count);
     drop((shares, row_weights));
-    let dx_rows = ready.rows(hidden);
-    ready.by_block(
-        "gradient of rows",
-        2 * inner,
-        |_, block| ready.gate_up(block),
-        |groups, gate_up| {
-            let (a, b) = (Access::ROWS, Access::K_ROWS);
-            rows(groups, tier, &pre, a, gate_up, b, &dx_rows);
-        },
-    );
     RowGradients {
-        rows: dx_rows,
-        weights: dweights,
-        pre,
-        activation,
+        rows: ready.gradient_of_rows(&groups, &pre),
+        summed: false,
+        weights,
+        rest: Rest::Left {
+            pre,
+            activation,
+            sums,
+        },
     }
 }
 
 /// The gradients of each block's matrices, f32, from `dy` in the compute type and what
-/// [`rows_backward`] left. With `sums` they are added into these instead of into fresh buffers.
+/// [`rows_backward`] left.
 pub(super) fn weight_gradients(
     dy: CubeTensor,
     operands: &Operands,
-    pre: CubeTensor,
-    activation: CubeTensor,
-    sums: Option<Vec<Matrices>>,
+    rest: Rest,
     compute: Compute,
 ) -> Vec<Matrices> {
+    let (pre, activation, sums) = match rest {
+        Rest::Made(gradients) => return gradients,
+        Rest::Left {
+            pre,
+            activation,
+            sums,
+        } => (pre, activation, sums),
+    };
     let ready = Ready::new(operands, compute);
-    let (hidden, inner) = (ready.hidden, ready.inner);
+    let groups = ready.groups(&(0..ready.count));
     let accumulate = sums.is_some();
-    let (given_gate_up, given_down): (Vec<_>, Vec<_>) = sums
-        .into_iter()
-        .flatten()
-        .map(|Matrices { gate_up, down }| (gate_up, down))
-        .unzip();
+    let (gate_up, down) = sums.map(apart).unzip();
     let dy = contiguous(dy);
     // The larger gradients first: then the pre-activation's, which is the larger operand, makes room
     // for the others.
-    let all = |given: Vec<CubeTensor>, rows: usize, columns: usize| match accumulate {
-        true => given,
-        false => {
-            let blocks = operands.blocks.iter().map(Matrices::experts);
-            let fresh = |experts| empty(&operands.x, [experts, rows, columns], DType::F32);
-            blocks.map(fresh).collect()
-        }
-    };
-    let gate_up = all(given_gate_up, 2 * inner, hidden);
-    let x = ready.converted(&operands.x);
-    ready.by_block(
-        "gradient of gate and up",
-        2 * inner,
-        |number, _| gate_up[number].clone(),
-        |groups, out| {
-            gradient(
-                groups,
-                ready.tier,
-                &pre,
-                Access::K_ROWS,
-                2 * inner,
-                2 * inner,
-                &x,
-                Access::K_ROWS.gathered(),
-                hidden,
-                out,
-                accumulate,
-            );
-        },
-    );
-    drop((pre, x));
-    let down = all(given_down, hidden, inner);
-    ready.by_block(
-        "gradient of down",
-        inner,
-        |number, _| down[number].clone(),
-        |groups, out| {
-            gradient(
-                groups,
-                ready.tier,
-                &dy,
-                Access::K_ROWS.gathered(),
-                hidden,
-                hidden,
-                &activation,
-                Access::K_ROWS,
-                inner,
-                out,
-                accumulate,
-            );
-        },
-    );
+    let gate_up = gate_up.unwrap_or_else(|| ready.fresh_gate_up());
+    ready.gradient_of_gate_up(&groups, &pre, &gate_up, accumulate);
+    drop(pre);
+    let down = down.unwrap_or_else(|| ready.fresh_down());
+    ready.gradient_of_down(&groups, &dy, &activation, &down, accumulate);
+    together(gate_up, down)
+}
+
+/// The buffers of each kind.
+pub(super) fn apart(blocks: Vec<Matrices>) -> (Vec<CubeTensor>, Vec<CubeTensor>) {
+    let both = |Matrices { gate_up, down }| (gate_up, down);
+    blocks.into_iter().map(both).unzip()
+}
+
+/// The buffers of each block.
+pub(super) fn together(gate_up: Vec<CubeTensor>, down: Vec<CubeTensor>) -> Vec<Matrices> {
     let both = |(gate_up, down)| Matrices { gate_up, down };
     gate_up.into_iter().zip(down).map(both).collect()
 }

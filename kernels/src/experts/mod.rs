@@ -17,7 +17,8 @@
 //! Only chosen experts are computed. Kept for backward: `x` (shared with the caller), the
 //! pre-activation of every slot `[T · k, 2F]` in the compute type, `weights` and the plan; the
 //! experts' outputs are not: the gradient of a weight is `⟨W_downᵀ dy, activation⟩` (as in
-//! SonicMoE). With [`Settings::recompute`] the pre-activation is not kept either.
+//! SonicMoE). With [`Settings::recompute`] the pre-activation is not kept either, nor on a driver
+//! that computes on a processor, where rows are taken in parts ([`in_parts`]).
 //!
 //! The kernels read rows of `x` by index as they multiply, apply SwiGLU to the sums before these
 //! leave the registers, and add a token's rows in the order of its choices. In backward the
@@ -30,12 +31,15 @@ mod dense;
 mod device;
 mod fused;
 mod launch;
+mod parts;
+mod ready;
 pub mod reference;
 
 pub use bank::{Bank, Block, lengths};
 pub use dense::SwigluBackend;
 pub use fused::{ForwardPass, Gradients, backward, forward};
 pub(crate) use fused::{RowGradients, Rows, combine, rows, rows_backward, weight_gradients};
+pub use parts::{in_parts, part_rows};
 
 use burn::tensor::Tensor;
 

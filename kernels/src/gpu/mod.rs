@@ -94,8 +94,12 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
 /// Bytes of the largest buffer that `device` makes: what a kernel can be given, or the heap where
 /// addresses have 64 bits. `None` where CubeCL does not run: there memory is the only limit.
 pub fn largest_buffer(device: &Device) -> Option<u64> {
-    let on_it = Tensor::<1>::empty([1], &device.clone().without_autodiff());
-    probe(&on_it).map(|probe| probe.client.properties().memory.max_page_size)
+    on_device(device).map(|probe| probe.client.properties().memory.max_page_size)
+}
+
+/// Something on `device`, to ask it through, where CubeCL programs it.
+pub fn on_device(device: &Device) -> Option<CubeTensor> {
+    probe(&Tensor::<1>::empty([1], &device.clone().without_autodiff()))
 }
 
 /// A float tensor of a primitive.

@@ -38,6 +38,12 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
     if group >= groups {
         terminate!();
     }
+    if comptime!(accumulate) {
+        // Nothing to add.
+        if ranges[2 * (before + group)] == ranges[2 * (before + group) + 1] {
+            terminate!();
+        }
+    }
     let first = (CUBE_POS % tiles / columns) * comptime!(plain.rows());
     let column = (CUBE_POS % columns) * comptime!(plain.columns());
     let mut left = Panel {

@@ -1,5 +1,7 @@
 //! Which rows belong to which group, on the device: the host never learns it.
 
+use std::ops::Range;
+
 use burn::backend::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -32,7 +34,8 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Lays out the slots of `offsets` `[experts + 1]` and `slots` `[T · k]`, and `shared` groups
-    /// of all tokens, in tiles of `edge` rows. Two launches.
+    /// of all tokens, in tiles of `edge` rows: of all these rows those of `part`, which are numbered
+    /// from its start. Two launches.
     pub fn new(
         offsets: &CubeTensor,
         slots: &CubeTensor,
@@ -40,12 +43,14 @@ impl Groups {
         tokens: usize,
         shared: usize,
         edge: usize,
+        part: &Range<usize>,
     ) -> Self {
         let experts = count(offsets) - 1;
         let routed = count(slots);
-        let rows = routed + shared * tokens;
+        let rows = part.len();
         let total = experts + shared;
-        let tile_count = routed / edge + experts.min(routed) + shared * tokens.div_ceil(edge);
+        // Of each group with rows one tile at most is not full.
+        let tile_count = rows / edge + total.min(rows);
         let ranges = empty(offsets, [2 * total], DType::I32);
         let tiles = empty(offsets, [3 * tile_count.max(1)], DType::I32);
         let token_of = empty(offsets, [rows.max(1)], DType::I32);
@@ -63,6 +68,8 @@ impl Groups {
                 tokens,
                 total,
                 tile_count,
+                part.start,
+                part.end,
                 edge,
             ));
             launch!(token_kernel(
@@ -72,6 +79,7 @@ impl Groups {
                 arg(slots, 1),
                 arg(&token_of, 1),
                 routed,
+                part.start,
                 rows,
                 tokens,
                 top_k,
@@ -178,6 +186,8 @@ fn tile_kernel(
     tokens: usize,
     total: usize,
     tile_count: usize,
+    from: usize,
+    until: usize,
     #[comptime] edge: usize,
 ) {
     // Tiles before each unit's share of the groups.
@@ -194,6 +204,8 @@ fn tile_kernel(
                 begin = offsets[group] as usize;
                 end = offsets[group + 1] as usize;
             }
+            begin = begin.max(from).min(until) - from;
+            end = end.max(from).min(until) - from;
             ranges[2 * group] = begin as u32;
             ranges[2 * group + 1] = end as u32;
             own += (end - begin).div_ceil(edge) as u32;
@@ -218,6 +230,8 @@ fn tile_kernel(
                 begin = offsets[group] as usize;
                 end = offsets[group + 1] as usize;
             }
+            begin = begin.max(from).min(until) - from;
+            end = end.max(from).min(until) - from;
             let steps = (end - begin).div_ceil(edge);
             for step in 0..steps {
                 tiles[3 * at] = group as u32;
@@ -243,12 +257,13 @@ fn token_kernel(
     slots: &[u32],
     token_of: &mut [u32],
     routed: usize,
+    from: usize,
     rows: usize,
     tokens: usize,
     #[comptime] top_k: usize,
 ) {
-    let row = ABSOLUTE_POS;
-    if row < rows {
+    if ABSOLUTE_POS < rows {
+        let row = from + ABSOLUTE_POS;
         let mut token = 0u32;
         if row < routed {
             // Rows of dropped slots hold `routed`: any token does, nothing reads them.
@@ -259,7 +274,7 @@ fn token_kernel(
         } else {
             token = ((row - routed) % tokens) as u32;
         }
-        token_of[row] = token;
+        token_of[ABSOLUTE_POS] = token;
     }
 }
 

@@ -93,6 +93,9 @@ pub struct Measurement {
     /// The most bytes in use at one time beyond inputs and weights; output and gradients are
     /// among them. `None` on the CPU.
     pub extra_bytes: Option<u64>,
+    /// Bytes that the first forward and backward made the device's pools take from it, beyond what
+    /// they had: whole pages. `None` on the CPU.
+    pub pool_bytes: Option<u64>,
 }
 
 /// A layer on a device: tokens, their gradients and routers in f32, as the residual stream has
@@ -248,10 +251,17 @@ fn figures(
     repeats: usize,
 ) -> Result<Measurement, String> {
     let sync = || device.sync().map_err(|error| error.to_string());
+    device.memory_cleanup();
+    sync()?;
+    let reserved = || device.memory_pool_usage().map(|usage| usage.bytes_reserved);
+    let pools = reserved();
     let start = Instant::now();
     drop(layer.pass(true));
     sync()?;
     let first_seconds = start.elapsed().as_secs_f64();
+    let pool_bytes = pools
+        .zip(reserved())
+        .map(|(before, after)| after.saturating_sub(before));
     let before = device.memory_pool_usage().map(|usage| usage.bytes_in_use);
     let (held, peak) = peak_during(device, || layer.pass(true));
     sync()?;
@@ -266,6 +276,7 @@ fn figures(
         host_seconds: time.host,
         launches: time.launches,
         extra_bytes,
+        pool_bytes,
     })
 }
 

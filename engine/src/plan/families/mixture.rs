@@ -3,6 +3,7 @@
 //! A step without streaming runs a whole chain as one function, its matrices converted once; a
 //! streamed step goes iteration by iteration and converts them for each product.
 
+use bellows_kernels::experts::part_rows;
 use bellows_kernels::memory::Kind;
 
 use super::{F32, linear, rows};
@@ -112,9 +113,30 @@ pub fn plan_bytes(sim: &Sim<'_>, tokens: usize) -> u64 {
     Sizes::of(sim, tokens).plan()
 }
 
+/// What is taken for a part of the rows at a time, where the device takes them in parts: the
+/// pre-activation and the activation, and the conversions of the largest of the products.
+fn part(sim: &Sim<'_>, sizes: &Sizes, convert: bool) -> Option<u64> {
+    if !sim.target.experts_in_parts {
+        return None;
+    }
+    let rows = part_rows(sizes.rows).min(sizes.rows);
+    let own = sizes.element * (rows * 3 * sizes.inner) as u64;
+    let matrix = |count: usize| match convert {
+        true => sim.target.converted_matrix(count),
+        false => 0,
+    };
+    let x = sizes.converted(sizes.tokens * sizes.hidden);
+    Some(own + (x + matrix(sizes.gate_up())).max(matrix(sizes.down())))
+}
+
 /// The products of a forward pass; returns the pre-activation and the rows' outputs.
 fn products(sim: &mut Sim<'_>, sizes: &Sizes, convert: bool) -> (Span, Span) {
     let kind = sim.kept_kind();
+    if let Some(part) = part(sim, sizes, convert) {
+        let out = sim.tape.buffer(Kind::Workspace, sizes.sorted(sizes.hidden));
+        sim.tape.over(sizes.groups() + part);
+        return (sim.tape.take(kind, 0), out);
+    }
     let groups = sim.tape.take(Kind::Workspace, sizes.groups());
     let x = sim.tape.take(
         Kind::Workspace,
@@ -203,6 +225,80 @@ pub fn forward(sim: &mut Sim<'_>, chunk: &Chunk, x: Span) -> (Span, Vec<Iteratio
     (state, kept, first)
 }
 
+/// The gradients of an iteration from that of its result: of the matrices of down and of gate and
+/// up projections, of the logits, and of its input.
+type Gradients = ((Span, Span), Span, Span);
+
+/// Sums of the matrices' gradients: those before, or fresh.
+fn sum(sim: &mut Sim<'_>, before: Option<Span>, count: usize) -> Span {
+    before.unwrap_or_else(|| sim.tape.take(Kind::Gradients, F32 * count as u64))
+}
+
+/// Gradients of all rows at once; `pre` is the pre-activation that was kept.
+fn at_once(
+    sim: &mut Sim<'_>,
+    sizes: &Sizes,
+    whole: bool,
+    pre: Span,
+    sums: Option<(Span, Span)>,
+) -> Gradients {
+    let (tokens, hidden) = (sizes.tokens, sizes.hidden);
+    let matrix = |sim: &Sim<'_>, count: usize| match whole {
+        true => 0,
+        false => sim.target.converted_matrix(count),
+    };
+    let groups = sim.tape.take(Kind::Workspace, sizes.groups());
+    let pre = match sim.target.recompute_experts {
+        true => {
+            sim.tape.give(pre);
+            let pre = sizes.sorted(2 * sizes.inner);
+            let pre = sim.tape.take(Kind::Workspace, pre);
+            let converted = sizes.converted(tokens * hidden) + matrix(sim, sizes.gate_up());
+            sim.tape.over(converted);
+            pre
+        }
+        false => pre,
+    };
+    let activation = sim.tape.take(Kind::Workspace, sizes.sorted(sizes.inner));
+    let shares = sim.tape.take(Kind::Workspace, sizes.shares());
+    sim.tape.over(matrix(sim, sizes.down()));
+    sim.tape.give(shares);
+    let dx_rows = sim.tape.take(Kind::Workspace, sizes.sorted(hidden));
+    sim.tape.over(matrix(sim, sizes.gate_up()));
+    let dlogits = sim.tape.take(Kind::Workspace, rows(tokens, sizes.experts));
+    let dx = sim.tape.take(Kind::Workspace, rows(tokens, hidden));
+    sim.tape.give(dx_rows);
+    sim.tape.give(groups);
+    let (down, gate_up) = sums.unzip();
+    // The larger one first; then what it was made of makes room for the other.
+    let gate_up = sum(sim, gate_up, sizes.gate_up());
+    sim.tape
+        .over(sizes.converted(tokens * hidden) + sizes.groups());
+    sim.tape.give(pre);
+    let down = sum(sim, down, sizes.down());
+    sim.tape.over(sizes.groups());
+    sim.tape.give(activation);
+    ((down, gate_up), dlogits, dx)
+}
+
+/// Gradients of a part of the rows at a time, for which `part` bytes are taken and given back.
+fn in_parts(sim: &mut Sim<'_>, sizes: &Sizes, part: u64, sums: Option<(Span, Span)>) -> Gradients {
+    let (tokens, hidden) = (sizes.tokens, sizes.hidden);
+    let shares = sim.tape.take(Kind::Workspace, sizes.shares());
+    let (down, gate_up) = sums.unzip();
+    let gate_up = sum(sim, gate_up, sizes.gate_up());
+    let down = sum(sim, down, sizes.down());
+    // The sum over the rows of the parts before, and with this one's.
+    let dx_rows = sim.tape.take(Kind::Workspace, rows(tokens, hidden));
+    sim.tape
+        .over(sizes.groups() + part.max(rows(tokens, hidden)));
+    sim.tape.give(shares);
+    let dlogits = sim.tape.take(Kind::Workspace, rows(tokens, sizes.experts));
+    let dx = sim.tape.take(Kind::Workspace, rows(tokens, hidden));
+    sim.tape.give(dx_rows);
+    ((down, gate_up), dlogits, dx)
+}
+
 /// Backward over all iterations: from the gradient of the last state, `None` where it is the
 /// caller's, to that of the first input.
 pub fn backward(
@@ -224,52 +320,15 @@ pub fn backward(
     while let Some(at) = kept.pop() {
         // The state that the iteration after this one read: its gradient has been made.
         sim.tape.give_all(at.state);
-        let groups = sim.tape.take(Kind::Workspace, sizes.groups());
         let low = sim
             .tape
             .take(Kind::Workspace, sizes.converted(tokens * hidden));
-        let matrix = |count: usize| match whole {
-            true => 0,
-            false => sim.target.converted_matrix(count),
+        let (gradients, dlogits, dx) = match part(sim, &sizes, !whole) {
+            Some(part) => in_parts(sim, &sizes, part, sums.take()),
+            None => at_once(sim, &sizes, whole, at.pre, sums.take()),
         };
-        let pre = match sim.target.recompute_experts {
-            true => {
-                sim.tape.give(at.pre);
-                let pre = sizes.sorted(2 * sizes.inner);
-                let pre = sim.tape.take(Kind::Workspace, pre);
-                sim.tape
-                    .over(sizes.converted(tokens * hidden) + matrix(sizes.gate_up()));
-                pre
-            }
-            false => at.pre,
-        };
-        let activation = sim.tape.take(Kind::Workspace, sizes.sorted(sizes.inner));
-        let shares = sim.tape.take(Kind::Workspace, sizes.shares());
-        sim.tape.over(matrix(sizes.down()));
-        sim.tape.give(shares);
-        let dx_rows = sim.tape.take(Kind::Workspace, sizes.sorted(hidden));
-        sim.tape.over(matrix(sizes.gate_up()));
-        let dlogits = sim.tape.take(Kind::Workspace, rows(tokens, sizes.experts));
-        let dx = sim.tape.take(Kind::Workspace, rows(tokens, hidden));
-        sim.tape.give(dx_rows);
-        sim.tape.give(groups);
-        let (down, gate_up) = match sums.take() {
-            Some((down, gate_up)) => (Some(down), Some(gate_up)),
-            None => (None, None),
-        };
-        let sum = |sim: &mut Sim<'_>, before: Option<Span>, count: usize| {
-            before.unwrap_or_else(|| sim.tape.take(Kind::Gradients, F32 * count as u64))
-        };
-        // The larger one first; then what it was made of makes room for the other.
-        let gate_up = sum(sim, gate_up, sizes.gate_up());
-        sim.tape
-            .over(sizes.converted(tokens * hidden) + sizes.groups());
-        sim.tape.give(pre);
-        let down = sum(sim, down, sizes.down());
-        sim.tape.over(sizes.groups());
+        sums = Some(gradients);
         sim.tape.give(low);
-        sim.tape.give(activation);
-        sums = Some((down, gate_up));
         if whole {
             sim.tape.over(sizes.router_parts());
             sim.gradient(rows(sizes.experts, hidden));

@@ -45,6 +45,11 @@ impl Plain {
         }
     }
 
+    /// Whether the rule is [`Plain::Registers`]: the device is a driver on a processor.
+    pub fn on_processor(properties: &DeviceProperties) -> bool {
+        subgroup(properties).is_some()
+    }
+
     /// The tile in workgroup memory.
     pub fn through_memory(rows: usize, widths: &[usize]) -> Self {
         let narrow = widths.iter().any(|&width| width < 128);

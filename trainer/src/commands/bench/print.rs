@@ -68,14 +68,16 @@ fn layers(report: &Report, ui: &Ui) {
         "TFLOP/s",
         "of best",
         "extra memory",
+        "pools grew",
         "first s",
         "launches",
         "host ms",
     ])
-    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16]);
+    .right(&[1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 17]);
     for line in &report.results {
         let shape: &LayerShape = &line.shape;
         let [forward, both, rate, share, memory, first, launches, host] = figures(report, line);
+        let pools = line.measured.as_ref().and_then(|found| found.pool_bytes);
         table.row([
             shape.name.clone(),
             shape.tokens.to_string(),
@@ -91,6 +93,7 @@ fn layers(report: &Report, ui: &Ui) {
             rate,
             share,
             memory,
+            pools.map_or_else(|| "?".to_owned(), bytes),
             first,
             launches,
             host,
