@@ -131,6 +131,10 @@ pub(super) struct RowGradients {
 }
 
 /// What the matrices' gradients need.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a layer has one at a time, and moves it once"
+)]
 #[derive(Debug)]
 pub(super) enum Rest {
     /// They are to be made.

@@ -34,9 +34,16 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
 ) {
     let columns = width.div_ceil(comptime!(plain.columns()));
     let tiles = height.div_ceil(comptime!(plain.rows())) * columns;
-    let group = CUBE_POS / tiles;
-    if group >= groups {
+    if CUBE_POS >= groups * tiles {
         terminate!();
+    }
+    let mut group = CUBE_POS / tiles;
+    let mut tile = CUBE_POS % tiles;
+    if comptime!(!plain.in_memory()) {
+        // A driver on a processor gives each thread a run of workgroups: so that all have work where
+        // few groups have rows, a group's tiles are dealt out.
+        group = CUBE_POS % groups;
+        tile = CUBE_POS / groups;
     }
     if comptime!(accumulate) {
         // Nothing to add.
@@ -44,8 +51,8 @@ fn gradient_plain<A: Float, B: Float, N: Size>(
             terminate!();
         }
     }
-    let first = (CUBE_POS % tiles / columns) * comptime!(plain.rows());
-    let column = (CUBE_POS % columns) * comptime!(plain.columns());
+    let first = (tile / columns) * comptime!(plain.rows());
+    let column = (tile % columns) * comptime!(plain.columns());
     let mut left = Panel {
         base: 0usize,
         stride: a_stride,
@@ -118,6 +125,12 @@ fn gradient_cooperative<E: Float>(
     let group = CUBE_POS / tiles;
     if group >= groups {
         terminate!();
+    }
+    if comptime!(accumulate) {
+        // Nothing is added to a group without rows.
+        if ranges[2 * (before + group)] >= ranges[2 * (before + group) + 1] {
+            terminate!();
+        }
     }
     let first = (CUBE_POS % tiles / columns) * comptime!(tile.rows);
     let column = (CUBE_POS % columns) * comptime!(tile.columns);
@@ -230,8 +243,8 @@ fn gradient_tile<E: Float, S: MatrixScope>(
 }
 
 /// `out[group] = Σ a[row]ᵀ b[row]` over the rows of each group that `groups` takes, f32
-/// `[groups, height, width]`; added to
-/// what is there with `accumulate`. Groups without rows get zeros. Rows of `a` are `a_stride`
+/// `[groups, height, width]`; added to what is there with `accumulate`. Groups without rows get zeros,
+/// or stay as they are. Rows of `a` are `a_stride`
 /// apart in memory; what lies between `height` and the next row are finite numbers of no account.
 pub(crate) fn gradient(
     groups: &Groups,

@@ -48,8 +48,10 @@ pub(super) struct Work {
     pub column_tile: usize,
 }
 
-/// What the workgroup works on, columns going by faster than rows, in a product of `count` groups
-/// from the group `from` on.
+/// What the workgroup works on in a product of `count` groups from the group `from` on: columns go
+/// by faster than rows, or with `dealt` rows faster than columns. The last tiles of rows may be of no
+/// use, and a driver on a processor gives each thread a run of workgroups: dealt out, they have as much
+/// work each.
 #[cube]
 pub(super) fn work(
     tiles: &[u32],
@@ -57,9 +59,17 @@ pub(super) fn work(
     column_tiles: usize,
     from: usize,
     count: usize,
+    #[comptime] dealt: bool,
 ) -> Work {
-    let position = CUBE_POS;
-    let tile = position / column_tiles;
+    let mut tile = CUBE_POS / column_tiles;
+    let mut column_tile = CUBE_POS % column_tiles;
+    if comptime!(dealt) {
+        tile = CUBE_POS % tile_count;
+        column_tile = CUBE_POS / tile_count;
+        if column_tile >= column_tiles {
+            tile = tile_count;
+        }
+    }
     let mut group = count;
     let mut first = 0usize;
     let mut end = 0usize;
@@ -75,6 +85,6 @@ pub(super) fn work(
         group,
         first,
         end,
-        column_tile: position % column_tiles,
+        column_tile,
     }
 }

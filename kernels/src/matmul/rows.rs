@@ -37,6 +37,7 @@ fn rows_plain<A: Float, B: Float, O: Float, N: Size>(
         width.div_ceil(comptime!(plain.columns())),
         from,
         groups,
+        comptime!(!plain.in_memory()),
     );
     if at.group == groups {
         terminate!();
@@ -98,6 +99,7 @@ fn rows_cooperative<E: Float, O: Float>(
         width.div_ceil(comptime!(tile.columns)),
         from,
         groups,
+        false,
     );
     if at.group == groups {
         terminate!();

@@ -32,7 +32,14 @@ fn swiglu_plain<A: Float, B: Float, O: Float, N: Size>(
     #[define(A, B, O)] _types: [ElemType; 3],
 ) {
     let half = comptime!(plain.columns() / 2);
-    let at = work(tiles, tile_count, inner.div_ceil(half), from, groups);
+    let at = work(
+        tiles,
+        tile_count,
+        inner.div_ceil(half),
+        from,
+        groups,
+        comptime!(!plain.in_memory()),
+    );
     if at.group == groups {
         terminate!();
     }
@@ -94,7 +101,7 @@ fn swiglu_cooperative<E: Float>(
     #[define(E)] _type: ElemType,
 ) {
     let half = comptime!(tile.columns / 2);
-    let at = work(tiles, tile_count, inner.div_ceil(half), from, groups);
+    let at = work(tiles, tile_count, inner.div_ceil(half), from, groups, false);
     if at.group == groups {
         terminate!();
     }

@@ -70,6 +70,7 @@ fn backward_plain<A: Float, B: Float, O: Float, N: Size>(
         inner.div_ceil(comptime!(plain.columns())),
         from,
         groups,
+        comptime!(!plain.in_memory()),
     );
     if at.group == groups {
         terminate!();
@@ -213,6 +214,7 @@ fn backward_cooperative<E: Float>(
         inner.div_ceil(comptime!(tile.columns)),
         from,
         groups,
+        false,
     );
     if at.group == groups {
         terminate!();
