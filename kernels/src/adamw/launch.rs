@@ -12,6 +12,7 @@ use cubecl::prelude::{CubeDim, SequenceArg};
 use super::device::{self, CHUNK, OUTCOME, UNITS};
 use super::{Moments, Parameter, Step};
 use crate::gpu::{arg, contiguous, count, empty, grid, launch, own, primitive, tensor};
+use crate::memory::note_primitive;
 
 /// Most tensors of one launch: enough that launches cost little, few enough that a kernel's
 /// branches do.
@@ -82,7 +83,10 @@ pub fn update(
         let value = own(primitive(parameter.value));
         let zeros = || {
             let (client, device) = (value.client.clone(), value.device.clone());
-            zeros_client(client, device, [count(&value)].into(), DType::F32)
+            let zeros = zeros_client(client, device, [count(&value)].into(), DType::F32);
+            // Until the optimizer names them, which it does when the update is done.
+            note_primitive(&zeros);
+            zeros
         };
         let (first, second) = match parameter.moments {
             Some(Moments { first, second }) => (own(primitive(first)), own(primitive(second))),
