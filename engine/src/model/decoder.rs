@@ -67,6 +67,8 @@ impl DecoderLayer {
             if let Some((old_key, old_value)) = past.take() {
                 key = Tensor::cat(vec![old_key, key], 2);
                 value = Tensor::cat(vec![old_value, value], 2);
+                note(&key);
+                note(&value);
             }
             *past = Some((key.clone(), value.clone()));
         }

@@ -104,6 +104,7 @@ impl Gradients {
     /// Puts the sum of the parameter called `name` back.
     pub(crate) fn put<const D: usize>(&mut self, name: &str, sum: Tensor<D>) {
         let count: usize = sum.dims().iter().product();
+        own(&sum, Kind::Gradients, layer_of(name), name);
         self.by_name.insert(name.to_owned(), sum.reshape([count]));
     }
 

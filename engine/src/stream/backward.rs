@@ -2,7 +2,7 @@
 
 use bellows_kernels::attention::KeySums;
 use bellows_kernels::experts::{Bank, Block, WeightAccumulator};
-use bellows_kernels::memory::{Kind, Stage, enter_layer, enter_part, enter_stage, note, own};
+use bellows_kernels::memory::{Stage, enter_layer, enter_part, enter_stage, note};
 use bellows_kernels::routing::{Plan, Routing};
 use bellows_kernels::vjp::seed;
 use burn::tensor::Tensor;
@@ -125,7 +125,9 @@ impl Layer<'_> {
         let dy = dy.pop().expect(A_GRADIENT);
         let start = self.start(y.sum(), dy, routings, part);
         let mut raw = start.backward();
-        self.dx.push(gradient(&x, &mut raw));
+        let dx = gradient(&x, &mut raw);
+        note(&dx);
+        self.dx.push(dx);
         self.collect(&mut raw);
     }
 
@@ -153,7 +155,11 @@ impl Layer<'_> {
         for ((at, part), x) in numbers.zip(group).rev().zip(own) {
             let input = &inputs[at];
             let (start, length) = (part.tokens.start, part.tokens.len());
-            let seen = |all: &Tensor<4>| all.clone().narrow(2, 0, part.tokens.end);
+            let seen = |all: &Tensor<4>| {
+                let seen = all.clone().narrow(2, 0, part.tokens.end);
+                note(&seen);
+                seen
+            };
             let keys = Keys {
                 key: seen(&keys),
                 value: seen(&values),
@@ -193,7 +199,12 @@ impl Layer<'_> {
             self.dx.push(dx);
             self.collect(&mut raw);
             if start > 0 {
-                arriving = Some((dkey.narrow(2, 0, start), dvalue.narrow(2, 0, start)));
+                let before = |all: Tensor<4>| {
+                    let before = all.narrow(2, 0, start);
+                    note(&before);
+                    before
+                };
+                arriving = Some((before(dkey), before(dvalue)));
             }
         }
     }
@@ -301,6 +312,5 @@ fn embedding(
     for (input, dy) in inputs.iter().zip(dy) {
         sum = embedding.add_gradient(sum, input.ids.clone(), dy);
     }
-    own(&sum, Kind::Gradients, None, name);
     gradients.put(name, sum);
 }

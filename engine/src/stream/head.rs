@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bellows_kernels::cross_entropy::forward_backward;
+use bellows_kernels::memory::note;
 use bellows_kernels::vjp::seed;
 use burn::tensor::{Device, Tensor};
 
@@ -50,12 +51,15 @@ pub fn run(
     for chunks in calls(&ranges, least_tokens(model, device)) {
         let rows = ranges[chunks.start].start..ranges[chunks.end - 1].end;
         let own = last.by_ref().take(chunks.len()).collect();
-        let x = Tensor::from_inner(Tensor::cat(own, 0)).require_grad();
+        let x = Tensor::cat(own, 0);
+        note(&x);
+        let x = Tensor::from_inner(x).require_grad();
         let normed = model.norm.forward(x.clone());
         let (labels, mut weights) =
             targets(&step.batch.labels[rows.clone()], step.size.labels, device);
         if let Some(weighed) = &weighed {
             weights = weighed.weights.clone().narrow(0, rows.start, rows.len());
+            note(&weights);
         }
         let pass = forward_backward(
             normed.clone().without_autodiff(),
@@ -77,7 +81,9 @@ pub fn run(
             .expect("the normalisation was computed from it");
         for chunk in chunks {
             let own = &ranges[chunk];
-            dlast.push(dx.clone().narrow(0, own.start - rows.start, own.len()));
+            let own = dx.clone().narrow(0, own.start - rows.start, own.len());
+            note(&own);
+            dlast.push(own);
         }
     }
     if let Some(sum) = sum {
@@ -100,8 +106,10 @@ fn weigh(step: &MicroStep<'_>, ranges: &[Range<usize>], last: &[Tensor<2>]) -> W
         let own = last[chunks]
             .iter()
             .map(|x| step.plain.norm.forward(x.clone()));
+        let normed = Tensor::cat(own.collect(), 0);
+        note(&normed);
         let (labels, _) = targets(&step.batch.labels[rows], 1, step.device);
-        policy::of_labels(step.plain, Tensor::cat(own.collect(), 0), labels)
+        policy::of_labels(step.plain, normed, labels)
     });
     let known = Tensor::cat(known.collect(), 0);
     let (labels, _) = targets(&step.batch.labels, 1, step.device);

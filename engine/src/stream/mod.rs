@@ -32,7 +32,7 @@ pub use kept::Keep;
 pub use memory::{KeepAttention, Memory};
 
 use bellows_kernels::host;
-use bellows_kernels::memory::{Stage, enter_part, enter_stage};
+use bellows_kernels::memory::{Stage, enter_part, enter_stage, note};
 use burn::tensor::{Device, Tensor};
 
 use crate::model::{Decoder, Input};
@@ -151,7 +151,9 @@ pub(crate) fn hidden(
     let (parts, inputs) = settings.divide(plain, batch, device);
     let pass = forward::run(plain, &parts, &inputs, None, |_| {});
     let normed = pass.last.into_iter().map(|x| plain.norm.forward(x));
-    Tensor::cat(normed.collect(), 0)
+    let hidden = Tensor::cat(normed.collect(), 0);
+    note(&hidden);
+    hidden
 }
 
 /// Counts the choices of `batch` by a forward pass without gradients. `plain` has no autodiff.
