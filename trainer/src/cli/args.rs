@@ -202,7 +202,8 @@ Examples:
   bellows plan my.toml                               what a step needs, in three ways to keep activations
   bellows plan my.toml --memory 8GiB --device cpu    the same for a card that is not here
   bellows plan my.toml --set train.sequence_length=65536 --json
-  bellows plan --measure --device gpu                predictions beside measured peaks
+  bellows plan my.toml --measure                     a step in each way that fits, predicted and measured
+  bellows plan --measure --device gpu                the same of nine small configurations
 
 Neither the corpus is read nor anything written. Exit code 0 also where the answer is that it does not fit.")]
 pub struct PlanArgs {
@@ -210,19 +211,20 @@ pub struct PlanArgs {
     #[arg(value_name = "CONFIG", required_unless_present = "measure")]
     pub config: Option<PathBuf>,
     /// Change a setting; may be repeated
-    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = Override::parse, conflicts_with = "measure")]
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = Override::parse, requires = "config")]
     pub set: Vec<Override>,
     /// Where to train: auto, cpu, gpu or gpu:N [run.device]
     #[arg(long)]
     pub device: Option<DeviceChoice>,
     /// Memory that may be used, such as 8GiB [train.memory_limit]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", requires = "config")]
     pub memory: Option<ByteSize>,
-    /// Take a step of each of eight configurations and compare predicted with measured peaks
-    #[arg(long, conflicts_with = "config")]
+    /// Take a step in each way that fits and compare predicted with measured peaks; without CONFIG, of
+    /// nine configurations
+    #[arg(long)]
     pub measure: bool,
-    /// With --measure: sizes for a software renderer (small) or a large card (large)
-    #[arg(long, value_name = "SIZES", value_parser = ["small", "large"], requires = "measure")]
+    /// With --measure and no CONFIG: sizes for a software renderer (small) or a large card (large)
+    #[arg(long, value_name = "SIZES", value_parser = ["small", "large"], requires = "measure", conflicts_with = "config")]
     pub sizes: Option<String>,
     /// With --measure: who holds the memory at each peak
     #[arg(long, requires = "measure")]

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::cli::PlanArgs;
 use crate::config::RunConfig;
-use crate::device::{DeviceChoice, Precision};
+use crate::device::{DeviceChoice, OpenDevice, Precision};
 use crate::error::Error;
-use crate::plan::{self, Planner, Sizes, know_vocabulary, measure, samples};
+use crate::plan::{self, Planner, Sample, Sizes, know_vocabulary, measure, samples};
 use crate::ui::{Table, Ui, bytes, count};
 
 /// Tells the memory that a step of a configuration needs, and what fits.
@@ -17,7 +17,13 @@ use crate::ui::{Table, Ui, bytes, count};
 /// If the configuration or the device is not usable. That it does not fit is an answer, no error.
 pub fn run(args: PlanArgs, ui: &Ui) -> Result<(), Error> {
     let Some(path) = &args.config else {
-        return measured(&args, ui);
+        let opened = args.device.unwrap_or_default().open()?;
+        let sizes = match args.sizes.as_deref() {
+            Some("large") => Sizes::Large,
+            _ => Sizes::Small,
+        };
+        let compute = Precision::Auto.resolve(&opened)?.compute;
+        return measured(&samples(sizes, compute), &opened, &args, ui);
     };
     let loaded = RunConfig::load(path, &args.overrides())?;
     for warning in &loaded.warnings {
@@ -25,6 +31,18 @@ pub fn run(args: PlanArgs, ui: &Ui) -> Result<(), Error> {
     }
     let mut config = loaded.config;
     know_vocabulary(&mut config)?;
+    if args.measure {
+        let opened = config.run.device.open()?;
+        let compute = config.train.precision.resolve(&opened)?.compute;
+        let planner = Planner::new(&config, &opened, compute);
+        planner.check_buffers()?;
+        let answer = planner.plan(0);
+        let samples = answer.samples();
+        if samples.is_empty() {
+            return Err(answer.refusal());
+        }
+        return measured(&samples, &opened, &args, ui);
+    }
     let planner = planner(&config, ui)?;
     planner.check_buffers()?;
     let answer = planner.plan(0);
@@ -87,17 +105,20 @@ fn planner(config: &RunConfig, ui: &Ui) -> Result<Planner, Error> {
     }
 }
 
-/// `--measure`: a step of each of eight configurations, predicted and measured.
-fn measured(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
-    let opened = args.device.unwrap_or_default().open()?;
-    let compute = Precision::Auto.resolve(&opened)?.compute;
-    let sizes = match args.sizes.as_deref() {
-        Some("large") => Sizes::Large,
-        _ => Sizes::Small,
-    };
+/// `--measure`: a step of each of `samples`, predicted and measured.
+fn measured(
+    samples: &[Sample],
+    opened: &OpenDevice,
+    args: &PlanArgs,
+    ui: &Ui,
+) -> Result<(), Error> {
+    let precision = |sample: &Sample| format!("{:?}", sample.numerics.compute).to_lowercase();
     if !args.json {
         ui.status("Device", opened.name());
-        ui.status("Precision", format!("{compute:?}").to_lowercase());
+        ui.status(
+            "Precision",
+            samples.first().map_or_else(String::new, precision),
+        );
     }
     let mut table = Table::new([
         "configuration",
@@ -111,9 +132,9 @@ fn measured(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
     .right(&[1, 2, 3, 4, 5, 6]);
     let mut lines = Vec::new();
     let mut owners = Vec::new();
-    for sample in samples(sizes) {
-        let spinner = ui.spinner(sample.name);
-        let found = measure(&sample, &opened.device, compute)?;
+    for sample in samples {
+        let spinner = ui.spinner(sample.name.clone());
+        let found = measure(sample, &opened.device)?;
         drop(spinner);
         let tokens = format!("{} × {}", sample.load.batch, sample.load.time);
         let (by_kind, unexplained) = found.by_kind();
@@ -127,7 +148,7 @@ fn measured(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
             lines.push(json!({
                 "configuration": sample.name,
                 "device": opened.name(),
-                "precision": format!("{compute:?}").to_lowercase(),
+                "precision": precision(sample),
                 "batch_size": sample.load.batch,
                 "sequence_length": sample.load.time,
                 "predicted_bytes": predicted.total(),
@@ -143,7 +164,7 @@ fn measured(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
             continue;
         }
         table.row([
-            sample.name.into(),
+            sample.name.clone(),
             tokens,
             bytes(predicted.total()),
             bytes(found.peak()),
@@ -152,7 +173,7 @@ fn measured(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
             format!("{:.1} %", 100.0 * share),
         ]);
         if args.owners {
-            owners.push((sample.name, found));
+            owners.push((&sample.name, found));
         }
     }
     if args.json {

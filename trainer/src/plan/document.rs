@@ -69,7 +69,7 @@ impl Answer<'_> {
             "beside_bytes": self.question.beside,
             "longest_sequence": longest,
             "device": self.planner.device,
-            "precision": format!("{:?}", self.planner.compute).to_lowercase(),
+            "precision": format!("{:?}", self.planner.numerics.compute).to_lowercase(),
             "batch_size": load.batch,
             "sequence_length": load.time,
             "accumulation": load.micro_batches,

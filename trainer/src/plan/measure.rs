@@ -1,14 +1,12 @@
 //! One step of a configuration, predicted and measured.
 
 use bellows_engine::kernels::memory::{Ledger, Moment, Watch, in_use};
-use bellows_engine::kernels::{Compute, Kernels};
-use bellows_engine::model::{Decoder, Init, Numerics, Sequences};
-use bellows_engine::objective::{Objective, RouterObjective, Targets};
+use bellows_engine::model::{Decoder, Init, Sequences};
+use bellows_engine::objective::{Objective, Targets};
 use bellows_engine::observer::NoObserver;
 use bellows_engine::optim::{AdamW, AdamWConfig, own_parameters};
-use bellows_engine::plan::{ByKind, Load, Mode, Prediction, Target, predict};
-use bellows_engine::step::{Backpropagation, IGNORE, MicroBatch, Settings, run_with};
-use bellows_engine::stream::{self, Keep};
+use bellows_engine::plan::{ByKind, Load, Prediction, Target, predict};
+use bellows_engine::step::{IGNORE, MicroBatch, Settings, run_with};
 use burn::tensor::Device;
 
 use super::Sample;
@@ -67,22 +65,6 @@ impl Measured {
     }
 }
 
-/// How `sample` backpropagates.
-fn way_of(sample: &Sample) -> Backpropagation {
-    let streamed = |chunk| {
-        Backpropagation::Streamed(stream::Settings {
-            chunk,
-            keep: Keep::F32,
-            keep_attention: sample.keep_attention,
-        })
-    };
-    match sample.mode {
-        Mode::Plain => Backpropagation::Plain,
-        Mode::Checkpoint => streamed(None),
-        Mode::Stream => streamed(Some(sample.chunk)),
-    }
-}
-
 /// What the objective of `sample` is told of its tokens.
 fn targets_of(sample: &Sample) -> Targets {
     let Load { batch, time, .. } = sample.load;
@@ -104,32 +86,32 @@ fn targets_of(sample: &Sample) -> Targets {
 ///
 /// # Errors
 /// If the device fails, or nothing counts the memory in use.
-pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Measured, Error> {
+pub fn measure(sample: &Sample, device: &Device) -> Result<Measured, Error> {
     sample.model.validate()?;
     let failed = |error: String| Error::failed(format!("{}: {error}", sample.name));
     let sync = || device.sync().map_err(|error| failed(error.to_string()));
     device.memory_cleanup();
     let before = in_use(device).ok_or_else(|| failed("nothing counts memory here".into()))?;
     let tracked = device.clone().autodiff();
-    let numerics = Numerics {
-        kernels: Kernels::default(),
-        compute,
-        ..Numerics::default()
-    };
-    let mut init = Init::random(&tracked, 0, 0.02).with_numerics(numerics);
+    let mut init = Init::random(&tracked, 0, 0.02).with_numerics(sample.numerics);
     let mut model = Decoder::new(&mut init, &sample.model);
     let mut optimizer = AdamW::new(&AdamWConfig::default());
-    let (batch, time) = (sample.load.batch, sample.load.time);
-    let batches = [MicroBatch {
+    let Load { batch, time, .. } = sample.load;
+    let mut micro_batch = MicroBatch {
         targets: targets_of(sample),
         ..made_up_batch(sample.model.vocab_size, batch, time)
-    }];
+    };
+    if sample.load.documents {
+        // Two a row.
+        let halves = (0..batch * time).map(|at| u32::from(at % time >= time / 2));
+        micro_batch.sequences.documents = Some(halves.collect());
+    }
+    let batches = vec![micro_batch; sample.load.micro_batches];
     let settings = Settings {
-        backpropagation: way_of(sample),
+        backpropagation: sample.way,
         objective: sample.objective,
         ..Settings::default()
     };
-    let objective = RouterObjective::default();
     let mut moments = Vec::new();
     for measured in [false, true] {
         sync()?;
@@ -145,7 +127,7 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
         let result = run_with(
             &model,
             &batches,
-            &objective,
+            &sample.router,
             &tracked,
             &mut NoObserver,
             &settings,
@@ -159,14 +141,9 @@ pub fn measure(sample: &Sample, device: &Device, compute: Compute) -> Result<Mea
         drop(ledger);
     }
     sync()?;
-    let target = Target::of(device, numerics);
+    let target = Target::of(device, sample.numerics);
     Ok(Measured {
-        predicted: predict(
-            &sample.model,
-            &sample.load,
-            target,
-            settings.backpropagation,
-        ),
+        predicted: predict(&sample.model, &sample.load, target, sample.way),
         moments,
         before: before.in_use,
     })

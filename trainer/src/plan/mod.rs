@@ -37,7 +37,7 @@ use limit::Limit;
 pub struct Planner {
     config: RunConfig,
     target: Target,
-    compute: Compute,
+    numerics: Numerics,
     /// Name of the device.
     device: String,
     limit: Limit,
@@ -47,15 +47,10 @@ impl Planner {
     /// Plans runs of `config` on `opened`, which multiplies in `compute`. The model's vocabulary
     /// must be known.
     pub fn new(config: &RunConfig, opened: &OpenDevice, compute: Compute) -> Self {
-        let numerics = Numerics {
-            kernels: config.model.kernels,
-            compute,
-            recompute_experts: config.train.recompute_experts,
-            ..Numerics::default()
-        };
+        let numerics = numerics(config, compute);
         Self {
             target: Target::of(&opened.device, numerics),
-            compute,
+            numerics,
             device: opened.name().to_owned(),
             limit: Limit::of(config, opened),
             config: config.clone(),
@@ -66,7 +61,7 @@ impl Planner {
     pub fn absent(config: &RunConfig, compute: Compute) -> Self {
         Self {
             target: Target::gpu(compute),
-            compute,
+            numerics: numerics(config, compute),
             device: "a GPU that is not here".into(),
             limit: Limit::given(config),
             config: config.clone(),
@@ -106,7 +101,7 @@ impl Planner {
             Some(limit) => format!("{} ({})", bytes(limit), self.limit.source),
             None => "its memory unknown".into(),
         };
-        let precision = format!("{:?}", self.compute).to_lowercase();
+        let precision = format!("{:?}", self.numerics.compute).to_lowercase();
         format!("{}, {precision}, {limit}", self.device)
     }
 
@@ -182,6 +177,16 @@ impl Planner {
     }
 }
 
+/// How a model of `config` computes that multiplies in `compute`.
+fn numerics(config: &RunConfig, compute: Compute) -> Numerics {
+    Numerics {
+        kernels: config.model.kernels,
+        compute,
+        recompute_experts: config.train.recompute_experts,
+        ..Numerics::default()
+    }
+}
+
 /// How a run kept activations before: going on the same way makes the same numbers, to the last bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
@@ -225,6 +230,28 @@ impl Answer<'_> {
     /// Longest sequence and largest batch by mode.
     fn largest(&self) -> Vec<(bellows_engine::plan::Mode, Option<usize>, Option<usize>)> {
         largest(&self.question)
+    }
+
+    /// A step in each way to keep activations that fits, for [`measure`]; all of them where no limit is
+    /// known.
+    pub fn samples(&self) -> Vec<Sample> {
+        let chosen = self.plan.chosen().map(|candidate| candidate.mode);
+        let candidates = self.plan.candidates.iter();
+        let fitting = candidates.filter(|candidate| candidate.fits != Some(false));
+        fitting
+            .map(|candidate| Sample {
+                name: match chosen == Some(candidate.mode) {
+                    true => format!("{}, what the plan chooses", candidate.mode.as_str()),
+                    false => candidate.mode.as_str().to_owned(),
+                },
+                model: self.question.model.clone(),
+                load: self.question.load,
+                numerics: self.planner.numerics,
+                way: candidate.prediction.way,
+                objective: self.planner.config.objective,
+                router: self.planner.config.router.clone(),
+            })
+            .collect()
     }
 
     /// The error of a run that does not fit.

@@ -1,8 +1,12 @@
 //! Configurations whose predicted memory is held against what a step of them takes.
 
 use bellows_engine::config::{ModelConfig, ModelType, QkNorm};
-use bellows_engine::objective::{Mean, Objective};
-use bellows_engine::plan::{Load, Mode};
+use bellows_engine::kernels::Compute;
+use bellows_engine::model::Numerics;
+use bellows_engine::objective::{Mean, Objective, RouterObjective};
+use bellows_engine::plan::Load;
+use bellows_engine::step::Backpropagation;
+use bellows_engine::stream::{Keep, Settings};
 
 /// How large they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,24 +22,25 @@ pub enum Sizes {
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// What it is.
-    pub name: &'static str,
+    pub name: String,
     /// Its architecture.
     pub model: ModelConfig,
     /// Its step.
     pub load: Load,
+    /// How it computes.
+    pub numerics: Numerics,
     /// How it keeps activations.
-    pub mode: Mode,
-    /// Tokens of a chunk, where it streams.
-    pub chunk: usize,
-    /// Whether it keeps the results of attention.
-    pub keep_attention: bool,
+    pub way: Backpropagation,
     /// What it minimises.
     pub objective: Objective,
+    /// And of its routers.
+    pub router: RouterObjective,
 }
 
 /// Seven configurations: dense models, mixtures and chains of experts; plain, with checkpoints and
 /// streamed; short and long sequences. Then preferences and groups, which go through the head twice.
-pub fn samples(sizes: Sizes) -> Vec<Sample> {
+/// All multiply in `compute`.
+pub fn samples(sizes: Sizes, compute: Compute) -> Vec<Sample> {
     let large = sizes == Sizes::Large;
     let width = if large { 1024 } else { 128 };
     let dense = ModelConfig {
@@ -79,15 +84,28 @@ pub fn samples(sizes: Sizes) -> Vec<Sample> {
         true => (1024, 8192, 32_768),
         false => (128, 512, 2048),
     };
-    let of = |name, model: &ModelConfig, load, mode, chunk| Sample {
-        name,
+    let of = |name: &str, model: &ModelConfig, load, way| Sample {
+        name: name.into(),
         model: model.clone(),
         load,
-        mode,
-        chunk,
-        keep_attention: false,
+        numerics: Numerics {
+            compute,
+            ..Numerics::default()
+        },
+        way,
         objective: Objective::default(),
+        router: RouterObjective::default(),
     };
+    let plain = Backpropagation::Plain;
+    let kept = |chunk, keep_attention| {
+        Backpropagation::Streamed(Settings {
+            chunk,
+            keep: Keep::F32,
+            keep_attention,
+        })
+    };
+    let checkpoint = kept(None, false);
+    let streamed = |chunk| kept(Some(chunk), false);
     let compared = |sample: Sample, objective: Objective| Sample {
         load: Load {
             head_twice: objective.has_reference(),
@@ -103,57 +121,30 @@ pub fn samples(sizes: Sizes) -> Vec<Sample> {
         mean: Mean::Token,
     };
     vec![
-        of("dense, plain", &dense, load(4, short), Mode::Plain, 0),
-        of(
-            "dense, checkpoint",
-            &dense,
-            load(1, middle),
-            Mode::Checkpoint,
-            0,
-        ),
-        of(
-            "dense, stream",
-            &dense,
-            load(1, long),
-            Mode::Stream,
-            long / 8,
-        ),
-        of("mixture, plain", &mixture, load(4, short), Mode::Plain, 0),
+        of("dense, plain", &dense, load(4, short), plain),
+        of("dense, checkpoint", &dense, load(1, middle), checkpoint),
+        of("dense, stream", &dense, load(1, long), streamed(long / 8)),
+        of("mixture, plain", &mixture, load(4, short), plain),
         of(
             "mixture, stream",
             &mixture,
             load(1, middle),
-            Mode::Stream,
-            middle / 4,
+            streamed(middle / 4),
         ),
+        of("chain, checkpoint", &chain, load(2, middle), checkpoint),
         of(
-            "chain, checkpoint",
-            &chain,
-            load(2, middle),
-            Mode::Checkpoint,
-            0,
+            "dense, stream, attention kept",
+            &dense,
+            load(1, long),
+            kept(Some(long / 8), true),
         ),
-        Sample {
-            keep_attention: true,
-            ..of(
-                "dense, stream, attention kept",
-                &dense,
-                load(1, long),
-                Mode::Stream,
-                long / 8,
-            )
-        },
-        compared(
-            of("dense, DPO, plain", &dense, load(4, short), Mode::Plain, 0),
-            dpo,
-        ),
+        compared(of("dense, DPO, plain", &dense, load(4, short), plain), dpo),
         compared(
             of(
                 "mixture, GRPO, stream",
                 &mixture,
                 load(2, middle),
-                Mode::Stream,
-                middle / 4,
+                streamed(middle / 4),
             ),
             grpo,
         ),
