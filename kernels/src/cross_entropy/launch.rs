@@ -17,6 +17,7 @@ use crate::convert::{convert_primitive as convert, element};
 use crate::gpu::{MAX_GRID, arg, contiguous, count, empty, grid, lanes, launch, own};
 use crate::matmul::launch::gradient;
 use crate::matmul::{Access, Groups, Plain, Tier};
+use crate::memory::note_gradient;
 use crate::profile::stage;
 
 /// Workgroup memory of a plain tile of 128×128 with the rows' exchange, in bytes.
@@ -380,6 +381,7 @@ impl Sums {
             Some(sum) => own(sum),
             None => call.vector([vocabulary, hidden]),
         };
+        note_gradient(&head);
         // Whole pieces where the head has rows for them.
         let depth = call.head.shape()[0];
         Self {

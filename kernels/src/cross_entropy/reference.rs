@@ -3,6 +3,7 @@
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor};
 
 use super::{Gradients, Losses, Pass, Settings, Slopes, objective};
+use crate::memory::own_gradient;
 
 /// Tokens whose logits lie in the workspace at one time, in three buffers, and never more than
 /// stay near a CPU; all of them where it has no end.
@@ -100,10 +101,12 @@ impl Chunk {
         );
         sums.hidden.push(dlogits.clone().matmul(head.clone()));
         let part = dlogits.transpose().matmul(self.rows.clone());
-        sums.head = Some(match sums.head.take() {
+        let sum = match sums.head.take() {
             Some(sum) => sum.add(part),
             None => part,
-        });
+        };
+        own_gradient(&sum);
+        sums.head = Some(sum);
     }
 }
 

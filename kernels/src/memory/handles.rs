@@ -93,6 +93,13 @@ pub(crate) fn note_primitive(tensor: &CubeTensor) {
     }
 }
 
+/// Notes a tensor as the gradient of a parameter of the part that is at work.
+pub(crate) fn note_gradient(tensor: &CubeTensor) {
+    if ledger::is_kept() {
+        remember(tensor, place().of_kind(Kind::Gradients), true);
+    }
+}
+
 /// Says whose a tensor on such a device is.
 pub(super) fn own(tensor: &CubeTensor, place: Place) {
     remember(tensor, place, true);

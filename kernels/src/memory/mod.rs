@@ -22,7 +22,7 @@ mod watch;
 
 pub use counting::Counting;
 pub use handles::{address, keep, last_request, note};
-pub(crate) use handles::{note_any, note_primitive};
+pub(crate) use handles::{note_any, note_gradient, note_primitive};
 pub(crate) use ledger::own_gradient;
 pub use ledger::{Held, Ledger, own};
 pub use owner::{
