@@ -5,6 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::backend::Rule;
+use super::cooperative::Frame;
 use super::span::SpanLaunch;
 use super::tier::{Tier, Tile, subgroup};
 use super::{cooperative, plain, prepare};
@@ -142,7 +143,10 @@ pub(super) fn forward(operands: &Operands) -> (CubeTensor, CubeTensor) {
             Tier::Cooperative(tiles) => {
                 let tile = tiles.forward;
                 let subgroup = subgroup(&o.query);
-                let frame = tile.frame(subgroup, o.widths(), o.rule.documents);
+                let frame = Frame {
+                    held: tiles.held,
+                    ..tile.frame(subgroup, o.widths(), o.rule.documents)
+                };
                 launch!(cooperative::attend(
                     &o.query.client,
                     o.cubes(o.heads, o.time, frame.rows()),

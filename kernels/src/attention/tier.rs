@@ -33,6 +33,9 @@ pub struct Tiles {
     /// Those gradients come from one launch, which computes each score once but holds twice the
     /// sums; else from two.
     pub joint: bool,
+    /// The forward kernel makes weights inside matrices where all of an owner's rows see a tile;
+    /// else all scores go through workgroup memory.
+    pub held: bool,
 }
 
 /// A workgroup's tile.
@@ -69,6 +72,7 @@ impl Tiles {
             columns: 32,
         },
         joint: true,
+        held: true,
     };
 }
 
@@ -88,6 +92,7 @@ impl Tile {
             width,
             value_width,
             documents,
+            held: false,
         };
         Frame {
             width: width.next_multiple_of(frame.edge()),
@@ -169,10 +174,18 @@ impl Tiles {
     /// Whether the device runs all of them.
     pub(super) fn fit(self, like: &CubeTensor, compute: Compute, widths: [usize; 2]) -> bool {
         let subgroup = subgroup(like);
-        [self.forward, self.query, self.keys]
-            .iter()
-            .all(|tile| tile.fits(like, compute, subgroup, widths))
+        (!self.held || holds(like))
+            && [self.forward, self.query, self.keys]
+                .iter()
+                .all(|tile| tile.fits(like, compute, subgroup, widths))
     }
+}
+
+/// Whether the device computes with single elements of a matrix, and makes operands of sums. CubeCL
+/// does not tell; what it tells of is matrices of the workgroup, from the same extension
+/// (`VK_NV_cooperative_matrix2`), and drivers that have these have all of it.
+fn holds(like: &CubeTensor) -> bool {
+    !like.client.properties().features.matmul.cube_mma.is_empty()
 }
 
 /// Units of a subgroup, where all subgroups are equally wide.
@@ -228,6 +241,7 @@ pub(super) fn cooperative_on(
         keys: fitted(rule.keys)?,
         // Past that a unit's registers do not hold the sums of both.
         joint: rule.joint && widths[0] + widths[1] <= 256,
+        held: rule.held && holds(like),
     })
 }
 

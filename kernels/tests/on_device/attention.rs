@@ -180,11 +180,16 @@ fn cooperative_ways(device: &Device, width: usize, value_width: usize) -> Vec<Wa
             forward: whole(own.forward),
             query: whole(own.query),
             keys: whole(own.keys),
-            joint: own.joint,
+            ..own
         };
-        ways.push(Way::new(compute, Some(Tier::Cooperative(own))));
-        if workgroups.run_on(device, compute, width, value_width) {
-            ways.push(Way::new(compute, Some(Tier::Cooperative(workgroups))));
+        // The rule's, and what it would be on a device that computes with no single elements.
+        for tiles in [own, workgroups] {
+            for held in [true, false] {
+                let tiles = Tiles { held, ..tiles };
+                if tiles.run_on(device, compute, width, value_width) {
+                    ways.push(Way::new(compute, Some(Tier::Cooperative(tiles))));
+                }
+            }
         }
     }
     ways
@@ -509,15 +514,16 @@ fn every_tile_of_the_cooperative_tier_computes_the_same() {
         };
         let mut ways = Vec::new();
         use Scope::{Subgroup, Workgroup};
-        for (scope, subgroups, columns, joint) in [
-            (Subgroup, 8, 32, true),
-            (Subgroup, 4, 32, false),
-            (Subgroup, 2, 16, true),
-            (Subgroup, 8, 16, false),
-            (Subgroup, 4, 64, true),
-            (Workgroup, 8, 32, true),
-            (Workgroup, 4, 32, false),
-            (Workgroup, 4, 64, true),
+        for (scope, subgroups, columns, joint, held) in [
+            (Subgroup, 8, 32, true, true),
+            (Subgroup, 8, 32, true, false),
+            (Subgroup, 4, 32, false, true),
+            (Subgroup, 2, 16, true, true),
+            (Subgroup, 8, 16, false, false),
+            (Subgroup, 4, 64, true, true),
+            (Workgroup, 8, 32, true, true),
+            (Workgroup, 4, 32, false, false),
+            (Workgroup, 4, 64, true, true),
         ] {
             let tile = Tile {
                 scope,
@@ -529,6 +535,7 @@ fn every_tile_of_the_cooperative_tier_computes_the_same() {
                 query: tile,
                 keys: tile,
                 joint,
+                held,
             };
             // Not all devices have the memory for all of them.
             if tiles.run_on(&device, compute, case.width, case.value_width) {
@@ -579,6 +586,97 @@ fn rising_scores_rescale_what_was_summed_before() {
         for (found, wanted) in found.gradients.iter().zip(&wanted.gradients) {
             assert_close("gradient", found, wanted, tolerance);
         }
+    }
+}
+
+#[test]
+fn scores_that_rise_past_the_end_of_a_type_count_all_the_same() {
+    let Some(device) = test_device() else { return };
+    // Operands that 16 bits hold exactly, one feature that rises from tile to tile: by what a row's
+    // weights may become until its sum is read again, by what that reading finds in time in bf16
+    // alone, by more than any sum holds. Then one key far above all others, late and first, and
+    // scores that fall.
+    let (time, width, value_width) = (600, 24, 16);
+    let exact = |seed, count| -> Vec<f32> {
+        noise(seed, count)
+            .iter()
+            .map(|x| (x * 4.0).round() / 4.0)
+            .collect()
+    };
+    let rises: [&dyn Fn(usize) -> f32; 6] = [
+        &|key| (key / 32) as f32,
+        &|key| (key / 32) as f32 * 4.0,
+        &|key| (key / 32) as f32 * 64.0,
+        &|key| if key == 300 { 128.0 } else { 0.0 },
+        &|key| if key == 0 { 128.0 } else { 0.0 },
+        &|key| -((key / 32) as f32) * 16.0,
+    ];
+    for rise in rises {
+        let leaves = || {
+            let mut query = exact(1, time * width);
+            let mut key = exact(2, time * width);
+            for row in 0..time {
+                query[row * width] = 1.0;
+                key[row * width] = rise(row);
+            }
+            [
+                leaf("query", &[1, 1, time, width], query),
+                leaf("key", &[1, 1, time, width], key),
+                leaf(
+                    "value",
+                    &[1, 1, time, value_width],
+                    exact(3, time * value_width),
+                ),
+            ]
+        };
+        let case = Case {
+            heads: 1,
+            value_width,
+            ..Case::square(time, width)
+        };
+        let wanted = run(&leaves(), &Device::flex(), |leaves| case.plain(leaves));
+        let mut ways = vec![Way::new(Compute::F32, None)];
+        ways.extend(cooperative_ways(&device, width, value_width));
+        for way in ways {
+            let found = run(&leaves(), &device, |leaves| case.ours(leaves, way.settings));
+            // The log-sum-exps are as large as the scores: their own rounding, in f32, moves weights.
+            let tolerance = way.tolerance.max(1e-3);
+            let what = |part: &str| format!("{part}, {way:?}, rising by {}", rise(599));
+            assert_close(&what("result"), &found.result, &wanted.result, tolerance);
+            // The query's slopes are differences of products with keys as large as scores.
+            for (index, name) in [(1, "key"), (2, "value")] {
+                let (found, wanted) = (&found.gradients[index], &wanted.gradients[index]);
+                assert_close(&what(name), found, wanted, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sequences_with_windows_documents_and_odd_widths_equal_plain_attention() {
+    let Some(device) = test_device() else { return };
+    // Enough tiles that all rows see whole for several readings of their sums.
+    let long = Case {
+        heads: 3,
+        groups: 3,
+        length: 640,
+        value_width: 24,
+        ..Case::square(601, 40)
+    };
+    let windowed = Case {
+        window: Some(333),
+        ..long.clone()
+    };
+    let packed = Case {
+        starts: Some(vec![starts(&[310, 1, 16, 313], 39)]),
+        ..long.clone()
+    };
+    let both = Case {
+        window: Some(290),
+        ..packed.clone()
+    };
+    for case in [long, windowed, packed, both] {
+        case.check(&device);
     }
 }
 

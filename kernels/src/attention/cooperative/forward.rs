@@ -4,10 +4,13 @@ use cubecl::cmma::{self, MatrixScope};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::super::span::{Four, Rows, Span, first_seen, least, place, position, sees};
+use super::super::span::{Four, Rows, Span, sees};
 use super::super::{HIDDEN, NOTHING, Scope};
-use super::{Frame, Piece, ROWS, accumulate, anyone, fetch, first_owned, keep, operands};
-use super::{own_column, own_row, pack, products, rescale, spread, write, zeros};
+use super::held::{Held, PERIOD, Row, clear, count, none_yet, refer, rescale_all};
+use super::held::{settle, total_of, weigh};
+use super::scratch::{anyone, own_column, pack, packed, rescale, spread, write};
+use super::walk::{Task, covers, fetch, keep, task, touches};
+use super::{Frame, Piece, ROWS, accumulate, operands, products, zeros};
 
 /// How far a score may rise above the number that its row's weights are relative to before the
 /// row's sums are rescaled: weights stay below e⁵ ≈ 148, which 16 bits hold as exactly as any.
@@ -77,195 +80,76 @@ fn attend_by<E: Float, S: MatrixScope>(
     scale: f32,
     #[comptime] frame: Frame,
 ) {
+    let task = task(starts, &span, width, value_width, frame);
     let mut memory = Shared::<[Piece]>::new_slice(comptime!(frame.memory()));
     let mut votes = Shared::<[u32]>::new_slice(comptime!(frame.subgroups));
-    let documents = comptime!(frame.documents);
-    let (time, heads) = (span.time as usize, span.heads as usize);
-    let at = place(&span, heads);
-    let tiles = time.div_ceil(comptime!(frame.rows()));
-    if at.tile >= tiles {
-        terminate!();
-    }
-    // Late queries see most: they come first.
-    let first_row = (tiles - 1 - at.tile) * comptime!(frame.rows());
-    let last_row = least(time, first_row + comptime!(frame.rows())) - 1;
-    let pair = at.batch * heads + at.head;
-    let groups = span.groups as usize;
-    let keys = at.batch * groups + at.head / (heads / groups);
-    let length = span.length as usize;
-    let queries = Rows {
-        start: pair * time * width,
-        stride: width,
-        count: time,
-    };
-    let key_rows = Rows {
-        start: keys * length * width,
-        stride: width,
-        count: length,
-    };
-    let value_rows = Rows {
-        start: keys * length * value_width,
-        stride: value_width,
-        count: length,
-    };
-    // The owner's rows, and the one that the unit works on.
-    let first_own = first_owned(first_row, frame);
-    let row = first_row + UNIT_POS_Y as usize * ROWS + own_row();
-    let present = least(row, last_row);
-    let first = first_seen(starts, &span, at.batch, present, documents);
     let rows = operands::<E, S>(
         &mut memory,
         query,
-        &queries,
-        first_row,
+        &task.queries,
+        task.first_row,
         width,
         comptime!(frame.width),
         frame,
     );
     let mut sums = zeros::<S>(comptime!(frame.value_width), frame);
-    let mut largest = NOTHING.runtime();
+    let mut held = none_yet::<S>(frame);
+    let mut row = Row {
+        reference: NOTHING.runtime(),
+        total: 0.0f32,
+        settled: false.runtime(),
+        spoilt: false.runtime(),
+    };
     let mut total = 0.0f32;
-
-    // What all of the owner's rows see, and what any of them sees.
-    let last_own = least(first_own + comptime!(frame.owned() - 1), last_row);
-    let common = first_seen(starts, &span, at.batch, last_own, documents);
-    let common_end = position(&span, first_own) + 1;
-    let whole = first_own + comptime!(frame.owned() - 1) <= last_row;
-    let mut any = 0usize;
-    let mut any_end = 0usize;
-    if first_own <= last_row {
-        any = first_seen(starts, &span, at.batch, first_own, documents);
-        any_end = position(&span, last_own) + 1;
-    }
-
-    let begin = first_seen(starts, &span, at.batch, first_row, documents);
-    let end = position(&span, last_row) + 1;
-    let keys_ahead = fetch(key, &key_rows, begin, width, comptime!(frame.width), frame);
-    let values_ahead = fetch(
-        value,
-        &value_rows,
-        begin,
-        value_width,
-        comptime!(frame.value_width),
-        frame,
-    );
-    sync_cube();
-    keep(
-        &mut memory,
-        0usize,
-        &keys_ahead,
-        comptime!(frame.width),
-        frame,
-    );
-    keep(
-        &mut memory,
-        comptime!(frame.second()),
-        &values_ahead,
-        comptime!(frame.value_width),
-        frame,
-    );
-    sync_cube();
-    for step in 0..(end - begin).div_ceil(comptime!(frame.columns)) {
-        let first_key = begin + step * comptime!(frame.columns);
-        let next_key = first_key + comptime!(frame.columns);
-        let keys_ahead = fetch(
-            key,
-            &key_rows,
-            next_key,
-            width,
-            comptime!(frame.width),
-            frame,
-        );
-        let values_ahead = fetch(
-            value,
-            &value_rows,
-            next_key,
-            value_width,
-            comptime!(frame.value_width),
-            frame,
-        );
-        if first_key < any_end && next_key > any {
-            let scores = products::<E, S>(&memory, 0usize, &rows, comptime!(frame.width), frame);
-            let mut parts = spread::<S>(&mut memory, &scores, frame);
-            let column = first_key + own_column(frame);
-            let full = whole && first_key >= common && next_key <= common_end;
-            let mut most = NOTHING.runtime();
-            #[unroll]
-            for i in 0..comptime!(frame.share() / 4) {
-                let mut part = parts[i] * Vector::new(scale);
-                if !full {
-                    #[unroll]
-                    for lane in 0..4usize {
-                        if !sees(&span, row, first, column + comptime!(i * 4 + lane)) {
-                            part.insert(lane, HIDDEN);
-                        }
-                    }
-                }
-                #[unroll]
-                for lane in 0..4usize {
-                    most = max(most, part.extract(lane));
-                }
-                parts[i] = part;
-            }
-            most = row_most(most, frame);
-            let mut factor = 1.0f32;
-            let mut moved = false;
-            if largest <= NOTHING {
-                largest = most;
-            } else if most > largest + HEADROOM {
-                factor = (largest - most).exp();
-                largest = most;
-                total *= factor;
-                moved = true;
-            }
-            if anyone(&mut votes, moved, frame) {
-                rescale::<S>(
-                    &mut memory,
-                    &mut sums,
-                    factor,
-                    comptime!(frame.value_width),
-                    frame,
-                );
-            }
-            #[unroll]
-            for i in 0..comptime!(frame.share() / 4) {
-                // A hidden score is so far below that its weight is zero.
-                let part = Vector::exp(parts[i] - Vector::new(largest));
-                #[unroll]
-                for lane in 0..4usize {
-                    total += part.extract(lane);
-                }
-                parts[i] = part;
-            }
-            pack::<E>(&mut memory, &parts, frame);
-            accumulate::<E, S>(
-                &memory,
-                comptime!(frame.second()),
-                &sums,
-                comptime!(frame.value_width),
+    if comptime!(frame.held) {
+        let mut in_matrices = true.runtime();
+        let mut again = true.runtime();
+        while again {
+            row.reference = NOTHING.runtime();
+            row.settled = false;
+            row.spoilt = false;
+            clear::<S>(&mut held, &mut sums, frame);
+            pass::<E, S>(
+                key,
+                value,
+                &mut memory,
+                &mut votes,
+                &span,
+                &task,
+                &rows,
+                &mut sums,
+                &mut held,
+                &mut row,
+                in_matrices,
+                scale,
                 frame,
             );
+            total = total_of::<S>(&mut memory, &held, &mut row, frame);
+            let spoilt = in_matrices && row.spoilt;
+            again = anyone(&mut votes, spoilt, Scope::Workgroup, frame);
+            in_matrices = false;
         }
-        sync_cube();
-        keep(
+    } else {
+        pass::<E, S>(
+            key,
+            value,
             &mut memory,
-            0usize,
-            &keys_ahead,
-            comptime!(frame.width),
+            &mut votes,
+            &span,
+            &task,
+            &rows,
+            &mut sums,
+            &mut held,
+            &mut row,
+            false,
+            scale,
             frame,
         );
-        keep(
-            &mut memory,
-            comptime!(frame.second()),
-            &values_ahead,
-            comptime!(frame.value_width),
-            frame,
-        );
-        sync_cube();
+        total = row_sum(row.total, frame);
     }
-    total = row_sum(total, frame);
+    let (time, heads) = (span.time as usize, span.heads as usize);
     let out_rows = Rows {
-        start: (at.batch * time * heads + at.head) * value_width * 2,
+        start: (task.batch * time * heads + task.head) * value_width * 2,
         stride: heads * value_width * 2,
         count: time,
     };
@@ -273,16 +157,170 @@ fn attend_by<E: Float, S: MatrixScope>(
         &mut memory,
         out,
         &out_rows,
-        first_row,
+        task.first_row,
         value_width * 2,
         &sums,
         1.0f32 / total,
         comptime!(frame.value_width),
         frame,
     );
-    if UNIT_POS_X < comptime!(ROWS as u32) && row < time {
-        log_sums[pair * time + row] = largest + total.ln();
+    if UNIT_POS_X < comptime!(ROWS as u32) && task.row < time {
+        log_sums[task.pair * time + task.row] = row.reference + total.ln();
     }
+}
+
+/// Goes through all keys once; `in_matrices`: with weights made inside matrices where all rows of
+/// an owner see a tile.
+#[cube]
+fn pass<E: Float, S: MatrixScope>(
+    key: &[Piece],
+    value: &[Piece],
+    memory: &mut Shared<[Piece]>,
+    votes: &mut Shared<[u32]>,
+    span: &Span,
+    task: &Task,
+    rows: &Sequence<cmma::Matrix<E, S>>,
+    sums: &mut Sequence<cmma::Matrix<f32, S>>,
+    held: &mut Held<S>,
+    row: &mut Row,
+    in_matrices: bool,
+    scale: f32,
+    #[comptime] frame: Frame,
+) {
+    let columns = comptime!(frame.columns);
+    let ahead = fetch(key, value, &task.sides, task.begin, frame);
+    sync_cube();
+    keep(memory, &ahead, frame);
+    sync_cube();
+    for step in 0..(task.end - task.begin).div_ceil(columns) {
+        let first_key = task.begin + step * columns;
+        let next_key = first_key + columns;
+        let ahead = fetch(key, value, &task.sides, next_key, frame);
+        if touches(&task.reach, first_key, next_key) {
+            let full = covers(&task.reach, first_key, next_key);
+            if comptime!(frame.held) {
+                if in_matrices && full && row.settled {
+                    let weights = weigh::<E, S>(&*memory, rows, &*held, scale, frame);
+                    add::<E, S>(&*memory, &weights, &*sums, &*held, frame);
+                    if step % PERIOD == 0 {
+                        settle::<S>(memory, votes, sums, held, row, scale, frame);
+                    }
+                } else {
+                    let weights = weigh_rows::<E, S>(
+                        memory, votes, span, task, rows, sums, held, row, first_key, full, scale,
+                        frame,
+                    );
+                    add::<E, S>(&*memory, &weights, &*sums, &*held, frame);
+                    let nothing = row.reference <= NOTHING;
+                    row.settled = !anyone(votes, nothing, comptime!(frame.scope), frame);
+                    refer::<S>(memory, held, &*row, scale, frame);
+                }
+            } else {
+                let weights = weigh_rows::<E, S>(
+                    memory, votes, span, task, rows, sums, held, row, first_key, full, scale, frame,
+                );
+                add::<E, S>(&*memory, &weights, &*sums, &*held, frame);
+            }
+        }
+        sync_cube();
+        keep(memory, &ahead, frame);
+        sync_cube();
+    }
+}
+
+/// Adds a tile's values, and its weights where these are held.
+#[cube]
+fn add<E: Float, S: MatrixScope>(
+    memory: &Shared<[Piece]>,
+    weights: &Sequence<cmma::Matrix<E, S>>,
+    sums: &Sequence<cmma::Matrix<f32, S>>,
+    held: &Held<S>,
+    #[comptime] frame: Frame,
+) {
+    accumulate::<E, S>(
+        memory,
+        comptime!(frame.second()),
+        weights,
+        sums,
+        comptime!(frame.value_width),
+        frame,
+    );
+    if comptime!(frame.held) {
+        count::<E, S>(weights, held, frame);
+    }
+}
+
+/// Weights of the tile of keys from `first_key` on, made row by row out of scores in the scratch.
+/// `full`: all of the owner's rows see all of it.
+#[cube]
+fn weigh_rows<E: Float, S: MatrixScope>(
+    memory: &mut Shared<[Piece]>,
+    votes: &mut Shared<[u32]>,
+    span: &Span,
+    task: &Task,
+    rows: &Sequence<cmma::Matrix<E, S>>,
+    sums: &mut Sequence<cmma::Matrix<f32, S>>,
+    held: &mut Held<S>,
+    row: &mut Row,
+    first_key: usize,
+    full: bool,
+    scale: f32,
+    #[comptime] frame: Frame,
+) -> Sequence<cmma::Matrix<E, S>> {
+    let scores = products::<E, S>(&*memory, 0usize, rows, comptime!(frame.width), frame);
+    let mut parts = spread::<S>(memory, &scores, frame);
+    let column = first_key + own_column(frame);
+    let mut most = NOTHING.runtime();
+    #[unroll]
+    for i in 0..comptime!(frame.share() / 4) {
+        let mut part = parts[i] * Vector::new(scale);
+        if !full {
+            #[unroll]
+            for lane in 0..4usize {
+                let key = column + comptime!(i * 4 + lane);
+                if !sees(span, task.row, task.first, key) {
+                    part.insert(lane, HIDDEN);
+                }
+            }
+        }
+        #[unroll]
+        for lane in 0..4usize {
+            most = max(most, part.extract(lane));
+        }
+        parts[i] = part;
+    }
+    most = row_most(most, frame);
+    let mut factor = 1.0f32;
+    let mut moved = false;
+    if row.reference <= NOTHING {
+        row.reference = most;
+    } else if most > row.reference + HEADROOM {
+        factor = (row.reference - most).exp();
+        row.reference = most;
+        row.total *= factor;
+        moved = true;
+    }
+    if anyone(votes, moved, comptime!(frame.scope), frame) {
+        if comptime!(frame.held) {
+            rescale_all::<S>(memory, sums, held, factor, frame);
+        } else {
+            rescale::<S>(memory, sums, factor, comptime!(frame.value_width), frame);
+        }
+    }
+    #[unroll]
+    for i in 0..comptime!(frame.share() / 4) {
+        // A hidden score is so far below that its weight is zero.
+        let part = Vector::exp(parts[i] - Vector::new(row.reference));
+        if comptime!(!frame.held) {
+            #[unroll]
+            for lane in 0..4usize {
+                row.total += part.extract(lane);
+            }
+        }
+        parts[i] = part;
+    }
+    pack::<E>(memory, &parts, frame);
+    packed::<E, S>(&*memory, frame)
 }
 
 /// The largest that the units of a row hold.

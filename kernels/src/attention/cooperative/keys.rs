@@ -7,8 +7,9 @@ use cubecl::prelude::*;
 use super::super::Scope;
 use super::super::span::{Four, Rows, Span, first_seen, least, place};
 use super::super::span::{queries_begin, queries_end, sees};
-use super::{Frame, Piece, ROWS, accumulate, fetch, first_owned, keep, operands, own_column};
-use super::{own_row, pack, products, spread, write, zeros};
+use super::scratch::{own_column, own_row, pack, packed, spread, write};
+use super::walk::{Reach, Sides, covers, fetch, keep, touches};
+use super::{Frame, Piece, ROWS, accumulate, first_owned, operands, products, zeros};
 
 /// The tiles of queries that a workgroup of [`dkey_dvalue`] goes through: those of each head of
 /// the group, one head after another.
@@ -31,10 +32,8 @@ struct Turn {
     pair: usize,
     /// Its first query.
     first: usize,
-    /// Queries of the head; none once all turns are over.
-    queries: Rows,
-    /// The same of the results' gradient.
-    dys: Rows,
+    /// Queries of the head, and the rows of the results' gradient; none once all turns are over.
+    sides: Sides,
 }
 
 #[cube]
@@ -59,15 +58,19 @@ fn turn_of(
     Turn {
         pair,
         first,
-        queries: Rows {
-            start: pair * time * width,
-            stride: width,
-            count,
-        },
-        dys: Rows {
-            start: (tile.batch * time * heads + head) * value_width,
-            stride: heads * value_width,
-            count,
+        sides: Sides {
+            first: Rows {
+                start: pair * time * width,
+                stride: width,
+                count,
+            },
+            second: Rows {
+                start: (tile.batch * time * heads + head) * value_width,
+                stride: heads * value_width,
+                count,
+            },
+            width,
+            value_width,
         },
     }
 }
@@ -95,7 +98,7 @@ fn fetch_column(
     let mut log_sum = 0.0f32;
     let mut product = 0.0f32;
     let mut first = 0u32;
-    if UNIT_POS < comptime!(frame.columns as u32) && row < turn.queries.count {
+    if UNIT_POS < comptime!(frame.columns as u32) && row < turn.sides.first.count {
         let at = turn.pair * span.time as usize + row;
         log_sum = log_sums[at];
         product = inner[at];
@@ -255,19 +258,22 @@ fn dkey_dvalue_by<E: Float, S: MatrixScope>(
         frame,
     );
 
-    // The queries that see any of the owner's rows; those that see all of them; those that
-    // see any of the workgroup's.
-    let last_own = least(first_own + comptime!(frame.owned() - 1), last_row);
-    let whole = first_own + comptime!(frame.owned() - 1) <= last_row;
-    let mut any = 0usize;
-    let mut any_end = 0usize;
-    let mut common = 0usize;
-    let mut common_end = 0usize;
+    // Columns are queries here: it is they who see rows.
+    let last_own = first_own + comptime!(frame.owned() - 1);
+    let mut reach = Reach {
+        any: 0usize,
+        any_end: 0usize,
+        common: 0usize,
+        common_end: 0usize,
+    };
     if first_own <= last_row {
-        any = queries_begin(&span, first_own);
-        any_end = queries_end(starts, &span, at.batch, last_own, documents);
-        common = queries_begin(&span, last_own);
-        common_end = queries_end(starts, &span, at.batch, first_own, documents);
+        let last = least(last_own, last_row);
+        reach.any = queries_begin(&span, first_own);
+        reach.any_end = queries_end(starts, &span, at.batch, last, documents);
+    }
+    if last_own <= last_row {
+        reach.common = queries_begin(&span, last_own);
+        reach.common_end = queries_end(starts, &span, at.batch, first_own, documents);
     }
     let begin = queries_begin(&span, first_row);
     let end = queries_end(starts, &span, at.batch, last_row, documents);
@@ -285,64 +291,21 @@ fn dkey_dvalue_by<E: Float, S: MatrixScope>(
         total,
     };
     let now = turn_of(&span, &tile, 0usize, width, value_width, frame);
-    let queries_ahead = fetch(
-        query,
-        &now.queries,
-        now.first,
-        width,
-        comptime!(frame.width),
-        frame,
-    );
-    let dys_ahead = fetch(
-        dy,
-        &now.dys,
-        now.first,
-        value_width,
-        comptime!(frame.value_width),
-        frame,
-    );
+    let ahead = fetch(query, dy, &now.sides, now.first, frame);
     let column = fetch_column(starts, log_sums, inner, &span, &tile, &now, frame);
     sync_cube();
-    keep(
-        &mut memory,
-        0usize,
-        &queries_ahead,
-        comptime!(frame.width),
-        frame,
-    );
-    keep(
-        &mut memory,
-        comptime!(frame.second()),
-        &dys_ahead,
-        comptime!(frame.value_width),
-        frame,
-    );
+    keep(&mut memory, &ahead, frame);
     keep_column(&mut columns, &mut firsts, &column, frame);
     sync_cube();
     for turn in 0..total {
         let first_query = begin + (turn % steps) * comptime!(frame.columns);
         let next_query = first_query + comptime!(frame.columns);
         let next = turn_of(&span, &tile, turn + 1, width, value_width, frame);
-        let queries_ahead = fetch(
-            query,
-            &next.queries,
-            next.first,
-            width,
-            comptime!(frame.width),
-            frame,
-        );
-        let dys_ahead = fetch(
-            dy,
-            &next.dys,
-            next.first,
-            value_width,
-            comptime!(frame.value_width),
-            frame,
-        );
+        let ahead = fetch(query, dy, &next.sides, next.first, frame);
         let column = fetch_column(starts, log_sums, inner, &span, &tile, &next, frame);
-        if first_query < any_end && next_query > any {
+        if touches(&reach, first_query, next_query) {
             let scores = products::<E, S>(&memory, 0usize, &rows, comptime!(frame.width), frame);
-            let full = whole && first_query >= common && next_query <= common_end;
+            let full = covers(&reach, first_query, next_query);
             let own = own_column(frame);
             let mut parts = spread::<S>(&mut memory, &scores, frame);
             #[unroll]
@@ -368,9 +331,11 @@ fn dkey_dvalue_by<E: Float, S: MatrixScope>(
             }
             if comptime!(of_value) {
                 pack::<E>(&mut memory, &parts, frame);
+                let weights = packed::<E, S>(&memory, frame);
                 accumulate::<E, S>(
                     &memory,
                     comptime!(frame.second()),
+                    &weights,
                     &value_sums,
                     comptime!(frame.value_width),
                     frame,
@@ -396,24 +361,19 @@ fn dkey_dvalue_by<E: Float, S: MatrixScope>(
                     parts[i] *= slopes[i] - product;
                 }
                 pack::<E>(&mut memory, &parts, frame);
-                accumulate::<E, S>(&memory, 0usize, &key_sums, comptime!(frame.width), frame);
+                let slopes = packed::<E, S>(&memory, frame);
+                accumulate::<E, S>(
+                    &memory,
+                    0usize,
+                    &slopes,
+                    &key_sums,
+                    comptime!(frame.width),
+                    frame,
+                );
             }
         }
         sync_cube();
-        keep(
-            &mut memory,
-            0usize,
-            &queries_ahead,
-            comptime!(frame.width),
-            frame,
-        );
-        keep(
-            &mut memory,
-            comptime!(frame.second()),
-            &dys_ahead,
-            comptime!(frame.value_width),
-            frame,
-        );
+        keep(&mut memory, &ahead, frame);
         keep_column(&mut columns, &mut firsts, &column, frame);
         sync_cube();
     }

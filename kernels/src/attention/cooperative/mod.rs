@@ -10,9 +10,11 @@
 //! left operand of the second product. A unit works on rows of its own subgroup in either case.
 
 mod forward;
+mod held;
 mod keys;
 mod queries;
 mod scratch;
+mod walk;
 
 pub(super) use forward::attend;
 pub(super) use keys::dkey_dvalue;
@@ -23,7 +25,6 @@ use cubecl::prelude::*;
 
 use super::Scope;
 use super::span::{Four, Rows};
-use scratch::{anyone, own_column, own_row, owners_scratch, pack, rescale, spread, write};
 
 /// Sixteen bytes: eight 16-bit elements, or four f32.
 pub(super) type Piece = Vector<u32, Four>;
@@ -48,6 +49,10 @@ pub struct Frame {
     pub value_width: usize,
     /// Whether sequences hold several documents.
     pub documents: bool,
+    /// Whether the forward kernel makes weights inside matrices: [`Tiles::held`].
+    ///
+    /// [`Tiles::held`]: super::Tiles::held
+    pub held: bool,
 }
 
 impl Frame {
@@ -113,56 +118,6 @@ impl Frame {
 /// Pieces from row to row of a tile in workgroup memory.
 const fn stride(width: usize) -> usize {
     width / 8 + 1
-}
-
-/// Reads the unit's pieces of the tile of rows from `first` on; `real` pieces of a row exist.
-#[cube]
-fn fetch(
-    source: &[Piece],
-    rows: &Rows,
-    first: usize,
-    real: usize,
-    #[comptime] width: usize,
-    #[comptime] frame: Frame,
-) -> Array<Piece> {
-    let across = comptime!(width / 8);
-    let total = comptime!(frame.columns * width / 8);
-    let count = comptime!(total.div_ceil(frame.units()));
-    let mut pieces = Array::<Piece>::new(count);
-    #[unroll]
-    for i in 0..count {
-        let index = UNIT_POS as usize + comptime!(i * frame.units());
-        let row = first + index / across;
-        let column = index % across;
-        let mut piece = Piece::new(0u32);
-        if index < total && row < rows.count && column < real {
-            piece = source[rows.start + row * rows.stride + column];
-        }
-        pieces[i] = piece;
-    }
-    pieces
-}
-
-/// Writes the unit's pieces to the tile that starts at `start`.
-#[cube]
-fn keep(
-    memory: &mut Shared<[Piece]>,
-    #[comptime] start: usize,
-    pieces: &Array<Piece>,
-    #[comptime] width: usize,
-    #[comptime] frame: Frame,
-) {
-    let across = comptime!(width / 8);
-    let total = comptime!(frame.columns * width / 8);
-    let count = comptime!(total.div_ceil(frame.units()));
-    #[unroll]
-    for i in 0..count {
-        let index = UNIT_POS as usize + comptime!(i * frame.units());
-        if index < total {
-            memory[start + (index / across) * comptime!(stride(width)) + index % across] =
-                pieces[i];
-        }
-    }
 }
 
 /// The first row of the unit's owner, in a workgroup whose first row is `first_row`.
@@ -276,6 +231,20 @@ fn products<E: Float, S: MatrixScope>(
     #[comptime] width: usize,
     #[comptime] frame: Frame,
 ) -> Sequence<cmma::Matrix<f32, S>> {
+    let zero = zeros::<S>(comptime!(frame.edge()), frame);
+    products_onto::<E, S>(memory, start, rows, zero.index(0), width, frame)
+}
+
+/// The same added to `onto`, which the matrices of all columns begin with.
+#[cube]
+fn products_onto<E: Float, S: MatrixScope>(
+    memory: &Shared<[Piece]>,
+    #[comptime] start: usize,
+    rows: &Sequence<cmma::Matrix<E, S>>,
+    onto: &cmma::Matrix<f32, S>,
+    #[comptime] width: usize,
+    #[comptime] frame: Frame,
+) -> Sequence<cmma::Matrix<f32, S>> {
     let edge = comptime!(frame.edge());
     let sums = zeros::<S>(comptime!(frame.columns), frame);
     #[unroll]
@@ -298,31 +267,30 @@ fn products<E: Float, S: MatrixScope>(
                 comptime!(stride(width) as u32 * 4),
             );
             let sum = sums.index(j);
-            cmma::execute(rows.index(depth), &matrix, sum, sum);
+            if comptime!(depth == 0) {
+                cmma::execute(rows.index(depth), &matrix, onto, sum);
+            } else {
+                cmma::execute(rows.index(depth), &matrix, sum, sum);
+            }
         }
     }
     sums
 }
 
-/// Adds the product of the scratch's weights with the tile at `start` to `sums`.
+/// Adds the product of `weights`, one matrix for every [`Frame::edge`] columns, with the tile at
+/// `start` to `sums`.
 #[cube]
 fn accumulate<E: Float, S: MatrixScope>(
     memory: &Shared<[Piece]>,
     #[comptime] start: usize,
+    weights: &Sequence<cmma::Matrix<E, S>>,
     sums: &Sequence<cmma::Matrix<f32, S>>,
     #[comptime] width: usize,
     #[comptime] frame: Frame,
 ) {
     let edge = comptime!(frame.edge());
-    let from = owners_scratch(frame);
     #[unroll]
     for step in 0..comptime!(frame.columns / edge) {
-        let weights = left::<E, S>(
-            memory,
-            from + comptime!(step * edge / 8),
-            comptime!(frame.line()),
-            frame,
-        );
         #[unroll]
         for j in 0..comptime!(width / edge) {
             let mut matrix = unsafe {
@@ -341,7 +309,7 @@ fn accumulate<E: Float, S: MatrixScope>(
                 comptime!(stride(width) as u32 * 4),
             );
             let sum = sums.index(j);
-            cmma::execute(&weights, &matrix, sum, sum);
+            cmma::execute(weights.index(step), &matrix, sum, sum);
         }
     }
 }

@@ -6,11 +6,11 @@ use cubecl::prelude::*;
 
 use super::super::Scope;
 use super::super::span::{Four, Rows};
-use super::{Frame, Piece, ROWS};
+use super::{Frame, Piece, ROWS, left};
 
 /// First piece of the scratch of the unit's owner.
 #[cube]
-pub(super) fn owners_scratch(#[comptime] frame: Frame) -> usize {
+fn owners_scratch(#[comptime] frame: Frame) -> usize {
     let mut start = comptime!(frame.tiles()).runtime();
     if comptime!(frame.scope == Scope::Subgroup) {
         start = scratch_of(frame);
@@ -28,11 +28,16 @@ fn sync_owner(#[comptime] frame: Frame) {
     }
 }
 
-/// Whether any unit of the owner says so. `votes`: a place a subgroup.
+/// Whether any unit of the subgroup, or of the workgroup, says so. `votes`: a place a subgroup.
 #[cube]
-pub(super) fn anyone(votes: &mut Shared<[u32]>, says_so: bool, #[comptime] frame: Frame) -> bool {
+pub(super) fn anyone(
+    votes: &mut Shared<[u32]>,
+    says_so: bool,
+    #[comptime] whose: Scope,
+    #[comptime] frame: Frame,
+) -> bool {
     let mut any = plane_any(says_so);
-    if comptime!(frame.scope == Scope::Workgroup) {
+    if comptime!(whose == Scope::Workgroup) {
         sync_cube();
         if UNIT_POS_X == 0 {
             votes[UNIT_POS_Y as usize] = u32::cast_from(any);
@@ -50,7 +55,7 @@ pub(super) fn anyone(votes: &mut Shared<[u32]>, says_so: bool, #[comptime] frame
 
 /// First piece of the subgroup's scratch.
 #[cube]
-pub(super) fn scratch_of(#[comptime] frame: Frame) -> usize {
+fn scratch_of(#[comptime] frame: Frame) -> usize {
     comptime!(frame.tiles()) + UNIT_POS_Y as usize * comptime!(ROWS * frame.line())
 }
 
@@ -99,7 +104,7 @@ pub(super) fn spread<S: MatrixScope>(
     values
 }
 
-/// Leaves the units' parts of their rows in the scratch, in 16 bits, for [`accumulate`].
+/// Leaves the units' parts of their rows in the scratch, in 16 bits, for [`packed`].
 #[cube]
 pub(super) fn pack<E: Float>(
     memory: &mut Shared<[Piece]>,
@@ -120,6 +125,26 @@ pub(super) fn pack<E: Float>(
         memory[to + i] = piece;
     }
     sync_owner(frame);
+}
+
+/// What [`pack`] left, as left operands, one for every [`Frame::edge`] columns.
+#[cube]
+pub(super) fn packed<E: Float, S: MatrixScope>(
+    memory: &Shared<[Piece]>,
+    #[comptime] frame: Frame,
+) -> Sequence<cmma::Matrix<E, S>> {
+    let from = owners_scratch(frame);
+    let mut matrices = Sequence::<cmma::Matrix<E, S>>::new();
+    #[unroll]
+    for step in 0..comptime!(frame.columns / frame.edge()) {
+        matrices.push(left::<E, S>(
+            memory,
+            from + comptime!(step * frame.edge() / 8),
+            comptime!(frame.line()),
+            frame,
+        ));
+    }
+    matrices
 }
 
 /// Four numbers in 16 bits each.
@@ -178,6 +203,64 @@ pub(super) fn rescale<S: MatrixScope>(
         }
     }
     sync_owner(frame);
+}
+
+/// Fills each row of `matrix` with its unit's `value`, which all units of a row agree on.
+#[cube]
+pub(super) fn fill_rows<S: MatrixScope>(
+    memory: &mut Shared<[Piece]>,
+    matrix: &mut cmma::Matrix<f32, S>,
+    value: f32,
+    #[comptime] frame: Frame,
+) {
+    let owned = owners_scratch(frame);
+    let count = comptime!(frame.edge() * ROWS / frame.subgroup / 4);
+    let own = scratch_of(frame)
+        + own_row() * comptime!(frame.line())
+        + (UNIT_POS_X as usize / ROWS) * count;
+    sync_owner(frame);
+    #[unroll]
+    for i in 0..count {
+        memory[own + i] = Piece::new(u32::reinterpret(value));
+    }
+    sync_owner(frame);
+    cmma::load_with_layout(
+        matrix,
+        &memory[owned..memory.len()],
+        comptime!(frame.line() as u32 * 4),
+        MatrixLayout::RowMajor,
+    );
+}
+
+/// Writes `matrix` to the first columns of the owner's scratch.
+#[cube]
+pub(super) fn leave<C: CubePrimitive, S: MatrixScope>(
+    memory: &mut Shared<[Piece]>,
+    matrix: &cmma::Matrix<C, S>,
+    #[comptime] frame: Frame,
+) {
+    let owned = owners_scratch(frame);
+    let end = memory.len();
+    cmma::store(
+        &mut memory[owned..end],
+        matrix,
+        comptime!(frame.line() as u32 * 4),
+        MatrixLayout::RowMajor,
+    );
+}
+
+/// The number in the first column of the unit's row of `matrix`.
+#[cube]
+pub(super) fn first_of_row<S: MatrixScope>(
+    memory: &mut Shared<[Piece]>,
+    matrix: &cmma::Matrix<f32, S>,
+    #[comptime] frame: Frame,
+) -> f32 {
+    sync_owner(frame);
+    leave::<f32, S>(memory, matrix, frame);
+    sync_owner(frame);
+    let own = scratch_of(frame) + own_row() * comptime!(frame.line());
+    f32::reinterpret(memory[own].extract(0usize))
 }
 
 /// Writes the rows of a workgroup whose first one is `first_row`, `real` vectors long, each

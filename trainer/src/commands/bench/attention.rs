@@ -174,7 +174,8 @@ fn described(tiles: Tiles) -> String {
     let mut sizes = vec![tile(tiles.forward), tile(tiles.query), tile(tiles.keys)];
     sizes.dedup();
     let joint = if tiles.joint { "" } else { " apart" };
-    format!("cooperative {}{joint}", sizes.join(" "))
+    let held = if tiles.held { " held" } else { "" };
+    format!("cooperative {}{joint}{held}", sizes.join(" "))
 }
 
 fn print(report: &Report, ui: &Ui) {
