@@ -124,7 +124,7 @@ fn attend_by<E: Float, S: MatrixScope>(
                 scale,
                 frame,
             );
-            total = total_of::<S>(&mut memory, &held, &mut row, frame);
+            total = total_of::<E, S>(&mut memory, &held, &mut row, frame);
             let spoilt = in_matrices && row.spoilt;
             again = anyone(&mut votes, spoilt, Scope::Workgroup, frame);
             in_matrices = false;
@@ -203,7 +203,7 @@ fn pass<E: Float, S: MatrixScope>(
                     let weights = weigh::<E, S>(&*memory, rows, &*held, scale, frame);
                     add::<E, S>(&*memory, &weights, &*sums, &*held, frame);
                     if step % PERIOD == 0 {
-                        settle::<S>(memory, votes, sums, held, row, scale, frame);
+                        settle::<E, S>(memory, votes, sums, held, row, scale, frame);
                     }
                 } else {
                     let weights = weigh_rows::<E, S>(
@@ -302,6 +302,8 @@ fn weigh_rows<E: Float, S: MatrixScope>(
     }
     if anyone(votes, moved, comptime!(frame.scope), frame) {
         if comptime!(frame.held) {
+            // Afterwards nothing would tell of a sum that was past its limit.
+            total_of::<E, S>(memory, &*held, row, frame);
             rescale_all::<S>(memory, sums, held, factor, frame);
         } else {
             rescale::<S>(memory, sums, factor, comptime!(frame.value_width), frame);

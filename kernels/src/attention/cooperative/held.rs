@@ -24,7 +24,8 @@ pub(super) const PERIOD: usize = 8;
 /// what equal scores sum up to before they are worth the reading.
 const FULL: f32 = 2048.0;
 
-/// A sum of weights at which other sums may have left f32.
+/// A sum of weights at which other sums may have left f32; that at which weights may have left
+/// their own type is its largest number, also where a driver rounds what is larger down to it.
 const LIMIT: f32 = 1.0e19;
 
 /// What a unit knows of its row.
@@ -36,7 +37,7 @@ pub(super) struct Row {
     pub total: f32,
     /// Whether all rows of the owner have a reference.
     pub settled: bool,
-    /// Whether a sum is past [`LIMIT`], or is no number.
+    /// Whether a sum is past its limit, or is no number.
     pub spoilt: bool,
 }
 
@@ -170,14 +171,14 @@ pub(super) fn refer<S: MatrixScope>(
 
 /// The sum of the row's weights, which is looked at as well.
 #[cube]
-pub(super) fn total_of<S: MatrixScope>(
+pub(super) fn total_of<E: Float, S: MatrixScope>(
     memory: &mut Shared<[Piece]>,
     held: &Held<S>,
     row: &mut Row,
     #[comptime] frame: Frame,
 ) -> f32 {
     let total = first_of_row::<S>(memory, held.totals.index(0), frame);
-    let counted = total < LIMIT;
+    let counted = total < min(f32::cast_from(E::max_value()), LIMIT);
     if !counted {
         row.spoilt = true;
     }
@@ -186,7 +187,7 @@ pub(super) fn total_of<S: MatrixScope>(
 
 /// Reads the rows' sums, and moves the references of those that are past [`FULL`].
 #[cube]
-pub(super) fn settle<S: MatrixScope>(
+pub(super) fn settle<E: Float, S: MatrixScope>(
     memory: &mut Shared<[Piece]>,
     votes: &mut Shared<[u32]>,
     sums: &mut Sequence<cmma::Matrix<f32, S>>,
@@ -195,7 +196,7 @@ pub(super) fn settle<S: MatrixScope>(
     scale: f32,
     #[comptime] frame: Frame,
 ) {
-    let total = total_of::<S>(memory, &*held, row, frame);
+    let total = total_of::<E, S>(memory, &*held, row, frame);
     let mut factor = 1.0f32;
     let mut moved = false;
     if total > FULL {
