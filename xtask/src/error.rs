@@ -40,12 +40,22 @@ pub enum Error {
     /// A file that a command needs or makes.
     #[error("could not {action} {}: {source}", path.display())]
     File {
-        /// `read`, `write`, `create`.
+        /// `read`, `write`, `create`, `remove`, `find`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// The crate that the SPIR-V tests mend has other text.
+    #[error(
+        "cubecl-spirv's {file} has not exactly one `{wrong}`: is it another version, perhaps mended? See xtask/src/test/mended.rs"
+    )]
+    Unmended {
+        /// The file inside the crate.
+        file: &'static str,
+        /// What was to be exchanged.
+        wrong: &'static str,
     },
     /// The output of a running test could not be passed on.
     #[error("could not pass on the output of {program}: {source}")]

@@ -41,6 +41,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = test::as_compiler() {
+        return code;
+    }
     let succeeded = match Arguments::parse().command {
         Command::Test(options) => test_to_the_last_line(&options, true),
         Command::Lint(options) => lint::run(&options),

@@ -1,21 +1,18 @@
 //! Passes whose feature changes all of Burn, so that they need a build of their own, in a folder beside the ordinary
 //! one: in one folder everything would be built anew at each turn. Only device-dependent tests run.
 //!
-//! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader. What goes through workgroup memory
-//! fails there, Burn's matrix product too: where a device lacks `VK_KHR_workgroup_memory_explicit_layout`, CubeCL 0.11.3
-//! declares such memory by the type of a pointer to it (`lower_shared_implicit` of cubecl-spirv takes one type for the
-//! other); Mesa's driver crashes on that. Models are left to real devices.
+//! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader, with CubeCL
+//! [`mended`] for it. Models are left to real devices.
 //!
 //! `cargo xtask test --fusion`: kernels and models under Burn's fusion, on the wgpu device of the ordinary pass.
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
-use super::report::{Report, Row};
+use super::report::Report;
 use super::run::Device;
-use super::{Options, select, settled};
-use crate::cargo::{self, Build, Workspace};
+use super::{Options, mended, select, settled};
+use crate::cargo::{self, Workspace};
 use crate::error::Error;
 use crate::{ui, vulkan};
 
@@ -34,6 +31,8 @@ struct Apart {
     folder: &'static str,
     packages: &'static [&'static str],
     device: Device,
+    /// Whether CubeCL is to be [`mended`].
+    mended: bool,
     /// Why there is no device, if there is none.
     missing: Option<String>,
 }
@@ -47,10 +46,11 @@ pub fn spirv(options: &Options) -> Result<Report, Error> {
     run(
         options,
         &Apart {
-            feature: "bellows/vulkan",
+            feature: "bellows-kernels/vulkan",
             folder: "target/spirv",
             packages: &["bellows-kernels"],
             device: Device::Driver(manifest),
+            mended: true,
             missing: None,
         },
     )
@@ -69,6 +69,7 @@ pub fn fusion(options: &Options) -> Result<Report, Error> {
             folder: "target/fusion",
             packages: &select::DEVICE_PACKAGES,
             device: Device::Gpu,
+            mended: false,
             missing,
         },
     )
@@ -77,33 +78,22 @@ pub fn fusion(options: &Options) -> Result<Report, Error> {
 fn run(options: &Options, apart: &Apart) -> Result<Report, Error> {
     let mut report = Report::default();
     let workspace = Workspace::load()?;
-    let mut command = cargo::command(["test", "--release", "--workspace", "--no-fail-fast"]);
+    let mut command = cargo::command(["test", "--release", "--no-fail-fast"]);
+    command.args(apart.packages.iter().flat_map(|name| ["--package", name]));
     command.args(["--features", apart.feature, "--no-run"]);
     command.args(["--message-format", "json-render-diagnostics"]);
-    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
-        command.env("CARGO_TARGET_DIR", workspace.root.join(apart.folder));
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace.root.join(apart.folder), Into::into);
+    command.env("CARGO_TARGET_DIR", &target);
+    if apart.mended {
+        mended::build(&mut command, &target.join("mended"))?;
     }
-    ui::step("build", &cargo::shown(&command));
-    let started = Instant::now();
-    let Build { programs, status } = workspace.build_tests(&mut command)?;
-    if !status.success() {
-        let failure =
-            format!("the tests did not compile ({status}); the compiler's messages are above");
-        report.add(Row::failure(
-            "build",
-            "workspace",
-            failure,
-            started.elapsed(),
-        ));
+    let Some(programs) = super::built(&workspace, &mut command, "packages", &mut report)? else {
         return Ok(report);
-    }
-    ui::say(format!("built in {}", ui::duration(started.elapsed())));
+    };
     let selection = select::Selection::new(&options.filter);
     let device = apart.device;
-    let chosen = programs
-        .iter()
-        .filter(|program| apart.packages.contains(&program.package.as_str()));
-    for program in chosen {
+    for program in &programs {
         let row = super::on_gpu(program, &selection, device, apart.missing.as_ref());
         report.extend(settled(device, program, row));
     }

@@ -6,6 +6,7 @@
 
 mod apart;
 mod doc;
+mod mended;
 mod report;
 mod run;
 mod select;
@@ -17,6 +18,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+pub use mended::as_compiler;
 pub use report::Report;
 
 use crate::cargo::{self, Build, TestProgram, Workspace};
@@ -73,21 +75,10 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         options,
         &["--no-run", "--message-format", "json-render-diagnostics"],
     );
-    ui::step("build", &cargo::shown(&build_command));
-    let started = Instant::now();
-    let Build { programs, status } = workspace.build_tests(&mut build_command)?;
-    if !status.success() {
-        let failure =
-            format!("the tests did not compile ({status}); the compiler's messages are above");
-        report.add(Row::failure(
-            "build",
-            "workspace",
-            failure,
-            started.elapsed(),
-        ));
+    let built = built(&workspace, &mut build_command, "workspace", &mut report)?;
+    let Some(programs) = built else {
         return Ok(report);
-    }
-    ui::say(format!("built in {}", ui::duration(started.elapsed())));
+    };
 
     let selection = Selection::new(&options.filter);
     if !options.gpu_only {
@@ -120,20 +111,31 @@ fn viewer(root: &Workspace, selection: &Selection, report: &mut Report) -> Resul
     let mut command = cargo::command(["test", "--release", "--no-fail-fast"]);
     command.args(workspace.options());
     command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
-    ui::step("build", &cargo::shown(&command));
-    let started = Instant::now();
-    let Build { programs, status } = workspace.build_tests(&mut command)?;
-    if !status.success() {
-        let failure =
-            format!("the tests did not compile ({status}); the compiler's messages are above");
-        report.add(Row::failure("build", "viewer", failure, started.elapsed()));
-        return Ok(());
-    }
-    ui::say(format!("built in {}", ui::duration(started.elapsed())));
-    for program in &programs {
+    let programs = built(&workspace, &mut command, "viewer", report)?;
+    for program in &programs.unwrap_or_default() {
         report.extend(settled(Device::Cpu, program, on_cpu(program, selection)));
     }
     Ok(())
+}
+
+/// Builds test programs with `command`. Where they do not compile, the report gets a failure under the name `what`.
+fn built(
+    workspace: &Workspace,
+    command: &mut Command,
+    what: &str,
+    report: &mut Report,
+) -> Result<Option<Vec<TestProgram>>, Error> {
+    ui::step("build", &cargo::shown(command));
+    let started = Instant::now();
+    let Build { programs, status } = workspace.build_tests(command)?;
+    if !status.success() {
+        let failure =
+            format!("the tests did not compile ({status}); the compiler's messages are above");
+        report.add(Row::failure("build", what, failure, started.elapsed()));
+        return Ok(None);
+    }
+    ui::say(format!("built in {}", ui::duration(started.elapsed())));
+    Ok(Some(programs))
 }
 
 /// A program that could not be run has failed; the others still run, and keep their results.
