@@ -16,6 +16,8 @@ use crate::device::contain;
 
 /// Edge of the square matrices whose product is timed.
 const EDGE: usize = 4096;
+/// Seconds of products that are waited for together: a wait takes as long as a short product.
+const BURST: f64 = 0.02;
 /// Tokens, inputs and outputs of the product that is checked: tails of every tile in each.
 const CHECKED: [usize; 3] = [300, 200, 392];
 /// A tile whose product is slower than this part of the best one's is not worth a layer's time.
@@ -127,21 +129,25 @@ pub fn rate(edge: usize, compute: Compute, device: &Device, repeats: usize) -> R
     let (x, weight) = (operand(), operand());
     let product = || linear(x.clone(), weight.clone(), compute, Kernels::Fused);
     let sync = || device.sync().map_err(|error| error.to_string());
-    let warm = Instant::now();
-    let mut passes = 0;
-    // Clocks rise with work, and a product is short.
-    while passes < 2 || (warm.elapsed().as_secs_f64() < 0.5 && passes < 2000) {
-        drop(product());
+    let burst = |products: usize| {
+        let start = Instant::now();
+        for _ in 0..products {
+            drop(product());
+        }
         sync()?;
-        passes += 1;
+        Ok::<f64, String>(start.elapsed().as_secs_f64())
+    };
+    // The first compiles.
+    burst(1)?;
+    let products = (BURST / burst(1)?.max(1e-6)).ceil().min(100.0) as usize;
+    // Clocks rise with work.
+    let warm = Instant::now();
+    while products > 1 && warm.elapsed().as_secs_f64() < 0.5 {
+        burst(products)?;
     }
     let mut seconds = Vec::with_capacity(repeats);
     for _ in 0..repeats.max(1) {
-        let start = Instant::now();
-        let held = product();
-        sync()?;
-        seconds.push(start.elapsed().as_secs_f64());
-        drop(held);
+        seconds.push(burst(products)? / products as f64);
     }
     Ok(2.0 * (edge as f64).powi(3) / median(seconds))
 }
