@@ -19,15 +19,16 @@ pub struct Measured {
     pub predicted: Prediction,
     /// The fullest moment of each phase, before every launch.
     pub moments: Vec<Moment>,
-    /// Bytes in use before the model was made.
+    /// Bytes in use without the model, before it was made or when it was gone.
     pub before: u64,
 }
 
 impl Measured {
     /// The most bytes that were in use for the model and its step.
     pub fn peak(&self) -> u64 {
-        self.fullest()
-            .map_or(0, |moment| moment.reading.in_use - self.before)
+        self.fullest().map_or(0, |moment| {
+            moment.reading.in_use.saturating_sub(self.before)
+        })
     }
 
     /// What the allocator had reserved.
@@ -60,7 +61,7 @@ impl Measured {
             bytes[held.kind as usize] += held.bytes;
         }
         let named: u64 = bytes.iter().sum();
-        let in_use = moment.held_at.in_use - self.before;
+        let in_use = moment.held_at.in_use.saturating_sub(self.before);
         (bytes, in_use.saturating_sub(named))
     }
 }
@@ -140,12 +141,16 @@ pub fn measure(sample: &Sample, device: &Device) -> Result<Measured, Error> {
         }
         drop(ledger);
     }
+    // What stays without the model was not its: buffers of the CPU's matrix product, whose size is
+    // the processor's affair.
+    drop((model, optimizer));
     sync()?;
+    let left = in_use(device).map_or(0, |reading| reading.in_use);
     let target = Target::of(device, sample.numerics);
     Ok(Measured {
         predicted: predict(&sample.model, &sample.load, target, sample.way),
         moments,
-        before: before.in_use,
+        before: before.in_use.max(left),
     })
 }
 
