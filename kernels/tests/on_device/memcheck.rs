@@ -19,9 +19,11 @@ fn values_stay_what_they_are_between_bands_of_any_alignment() {
     for count in [1, 3, 255, 256, 1025] {
         let values = noise(count as u64, count);
         assert_eq!(host(tensor(values.clone(), [count], &device)), values);
-        let halves = convert::convert(tensor(values, [count], &device), Compute::F16);
-        let (before, after) = (host(halves.clone()), host(place(halves)));
-        assert_eq!(before, after);
+        if Compute::F16.stored_by(&device) {
+            let halves = convert::convert(tensor(values, [count], &device), Compute::F16);
+            let (before, after) = (host(halves.clone()), host(place(halves)));
+            assert_eq!(before, after);
+        }
         let numbers: Vec<i32> = (0..count as i32).collect();
         let integers = Tensor::<1, Int>::from_data(numbers.as_slice(), &device);
         let placed: Vec<i32> = place_integers(integers).into_data().iter().collect();
