@@ -7,7 +7,15 @@ use crate::{RecordError, Result};
 
 /// Keeps a run to one writer. The system releases it when the process ends, however it ends.
 pub(crate) struct RunLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that another thread is about to start holds a
+        // copy of it until its program begins, and the lock with it.
+        let _ = self.file.unlock();
+    }
 }
 
 impl RunLock {
@@ -41,6 +49,23 @@ impl RunLock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RunLock;
+
+    #[test]
+    fn a_copy_of_the_file_does_not_hold_a_lock_that_was_dropped() {
+        let root = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(root.path()).unwrap();
+        // What a process started meanwhile inherits.
+        let copy = lock.file.try_clone().unwrap();
+        assert!(RunLock::take(root.path()).is_err());
+        drop(lock);
+        drop(RunLock::take(root.path()).unwrap());
+        drop(copy);
     }
 }
