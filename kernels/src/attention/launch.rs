@@ -9,7 +9,7 @@ use super::cooperative::Frame;
 use super::span::SpanLaunch;
 use super::tier::{Tier, Tile, subgroup};
 use super::{cooperative, plain, prepare};
-use crate::convert::element;
+use crate::convert::{convert_primitive, element};
 use crate::gpu::{arg, contiguous, empty, grid, launch};
 use crate::profile::stage;
 
@@ -178,7 +178,7 @@ pub(super) fn backward(
     operands: &Operands,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let o = operands;
-    let (dy, inner) = prepared(contiguous(dy), contiguous(y), o);
+    let (dy, inner) = prepared(dy, contiguous(y), o);
     let dquery = query_gradient(&dy, log_sums, &inner, o);
     let (dkey, dvalue) = key_gradients(&dy, log_sums, &inner, o);
     (dquery, dkey, dvalue)
@@ -186,21 +186,10 @@ pub(super) fn backward(
 
 /// `dy` in the operands' type, and Σ dy · y of each row `[B, heads, T]`.
 fn prepared(dy: CubeTensor, y: CubeTensor, o: &Operands) -> (CubeTensor, CubeTensor) {
+    let dy = convert_primitive(dy, o.query.dtype);
     let inner = empty(&o.query, [o.batch, o.heads, o.time], DType::F32);
-    let convert = o.query.dtype != DType::F32;
-    let converted = if convert {
-        empty(
-            &o.query,
-            [o.batch, o.time, o.heads, o.value_width],
-            o.query.dtype,
-        )
-    } else {
-        // Bound and not written.
-        empty(&o.query, [4], DType::F32)
-    };
     let rows = o.batch * o.time * o.heads;
-    // SAFETY: the kernel reads and writes rows below `rows`; `converted` holds as many where it is
-    // written.
+    // SAFETY: the kernel reads and writes rows below `rows`.
     stage(&o.query, "attention: Σ dy · y", 0.0, || unsafe {
         launch!(prepare::prepare(
             &o.query.client,
@@ -209,16 +198,14 @@ fn prepared(dy: CubeTensor, y: CubeTensor, o: &Operands) -> (CubeTensor, CubeTen
             arg(&dy, 4),
             arg(&y, 4),
             arg(&inner, 1),
-            arg(&converted, 4),
             rows,
             o.time,
             o.heads,
             o.value_width / 4,
-            convert,
             element(&o.query),
         ));
     });
-    (if convert { converted } else { dy }, inner)
+    (dy, inner)
 }
 
 fn query_gradient(

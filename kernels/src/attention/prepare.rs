@@ -1,4 +1,8 @@
-//! What the backward pass computes first: Σ dy · y of every row, and `dy` in the compute type.
+//! What the backward pass computes first: Σ dy · y of every row.
+//!
+//! `dy` is read as the products will read it, from a buffer in the compute type: slopes that cancel
+//! then do. Rounded there and back in registers, the sum was left to the driver: NVIDIA's takes two
+//! conversions that undo each other for none, and adds up what was never rounded.
 
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -13,18 +17,16 @@ const LANES: usize = 8;
 pub(super) const ROWS: usize = UNITS / LANES;
 
 /// `dy` and `y` `[batch, time, heads, width]`, `inner` `[batch, heads, time]`; `width` counts
-/// vectors. `converted` is written with `convert` alone.
+/// vectors.
 #[cube(launch, launch_unchecked)]
 pub fn prepare<E: Float>(
-    dy: &[Vector<f32, Four>],
+    dy: &[Vector<E, Four>],
     y: &[Vector<f32, Four>],
     inner: &mut [f32],
-    converted: &mut [Vector<E, Four>],
     rows: usize,
     time: usize,
     heads: usize,
     width: usize,
-    #[comptime] convert: bool,
     #[define(E)] _element: ElemType,
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
@@ -34,14 +36,7 @@ pub fn prepare<E: Float>(
     if row < rows {
         let mut at = lane;
         while at < width {
-            let mut value = dy[row * width + at];
-            if comptime!(convert) {
-                // The sum is of what the products will see, so that slopes that cancel do.
-                let rounded = Vector::<E, Four>::cast_from(value);
-                converted[row * width + at] = rounded;
-                value = Vector::cast_from(rounded);
-            }
-            sum += value * y[row * width + at];
+            sum += Vector::cast_from(dy[row * width + at]) * y[row * width + at];
             at += LANES;
         }
     }

@@ -165,6 +165,15 @@ impl Way {
 
 const HALVES: [Compute; 2] = [Compute::F16, Compute::Bf16];
 
+/// Plain tiles in the 16-bit types that the device stores.
+fn plain_halves(device: &Device) -> Vec<Way> {
+    HALVES
+        .into_iter()
+        .filter(|compute| *device != Device::flex() && compute.stored_by(device))
+        .map(|compute| Way::new(compute, Some(Tier::Plain)))
+        .collect()
+}
+
 /// The cooperative tier, as its rule would run it, one way a type.
 fn cooperative_ways(device: &Device, width: usize, value_width: usize) -> Vec<Way> {
     let mut ways = Vec::new();
@@ -636,6 +645,7 @@ fn scores_that_rise_past_the_end_of_a_type_count_all_the_same() {
         };
         let wanted = run(&leaves(), &Device::flex(), |leaves| case.plain(leaves));
         let mut ways = vec![Way::new(Compute::F32, None)];
+        ways.extend(plain_halves(&device));
         ways.extend(cooperative_ways(&device, width, value_width));
         for way in ways {
             let found = run(&leaves(), &device, |leaves| case.ours(leaves, way.settings));
