@@ -120,7 +120,10 @@ impl<const D: usize> Moved<D> {
     /// it. Waits for the device.
     pub fn new(tensor: Tensor<D>) -> Self {
         READS.set(READS.get() + 1);
-        Self(tensor.without_autodiff().into_data())
+        let data = tensor.without_autodiff().into_data();
+        // CubeCL copies at the first look, and holds the device's memory until these bytes go.
+        let bytes = data.bytes().to_vec();
+        Self(TensorData::from_bytes_vec(bytes, data.shape().clone(), data.dtype()))
     }
 
     /// The tensor on `device` again. The upload is queued; nothing waits for it.

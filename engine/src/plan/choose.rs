@@ -8,8 +8,9 @@ use crate::stream::{Keep, KeepAttention, Memory, Settings};
 /// Smaller chunks than this save little and cost much.
 const LEAST_CHUNK: usize = 128;
 
-/// No longer sequence is looked for, in tokens of a micro-batch.
-const MOST_TOKENS: usize = 1 << 21;
+/// No longer sequence and no larger batch is looked for, in tokens of a micro-batch: what fits up to
+/// here is said to fit in this much or more.
+pub const MOST_TOKENS: usize = 1 << 24;
 
 /// Operations that a chunk has to give a card in one layer. A chunk is about a hundred launches a
 /// layer, and the host takes some 25 µs for each; in the meantime a card does 2 · 10¹⁴ operations a
@@ -229,7 +230,8 @@ impl Question<'_> {
         }
     }
 
-    fn may_take(&self, mode: Mode) -> bool {
+    /// Whether the run may take `mode`.
+    pub fn may_take(&self, mode: Mode) -> bool {
         match self.memory {
             Memory::Auto => true,
             Memory::Plain => mode == Mode::Plain,
@@ -292,7 +294,7 @@ impl Question<'_> {
         if let Some(other) = candidates.iter().find(|other| other.fits == Some(true)) {
             return Some(Nearest::Mode(other.mode));
         }
-        if self.keep != Keep::Host {
+        if self.target.gpu && self.keep != Keep::Host {
             let elsewhere = Question {
                 keep: Keep::Host,
                 attention: KeepAttention::Recompute,

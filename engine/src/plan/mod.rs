@@ -19,7 +19,9 @@ mod sim;
 mod step;
 mod tape;
 
-pub use choose::{Candidate, Chunks, Mode, Nearest, Plan, Question, ample_chunk, choose, largest};
+pub use choose::{
+    Candidate, Chunks, MOST_TOKENS, Mode, Nearest, Plan, Question, ample_chunk, choose, largest,
+};
 pub use parameter::{Parameter, largest_parameter};
 pub use tape::{ByKind, Fullest, Phase};
 

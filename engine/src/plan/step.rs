@@ -201,7 +201,7 @@ struct Forward {
 
 /// Bytes of the kept input of a layer, of `tokens` tokens. That of the first one is looked up again.
 fn kept_input(sim: &Sim<'_>, index: usize, tokens: usize, keep: Keep) -> u64 {
-    match keep {
+    match keep.on(sim.target.gpu) {
         _ if index == 0 => 0,
         Keep::F32 => rows(tokens, sim.model.hidden_size),
         Keep::Compute => sim.target.element() * (tokens * sim.model.hidden_size) as u64,
@@ -221,7 +221,7 @@ fn kept_attention(sim: &Sim<'_>, tokens: usize, settings: &Settings) -> u64 {
     };
     let result = (tokens * heads * width) as u64;
     let log_sums = rows(tokens, heads);
-    match settings.keep {
+    match settings.keep.on(sim.target.gpu) {
         Keep::F32 => F32 * result + log_sums,
         Keep::Compute => sim.target.element() * result + log_sums,
         Keep::Host => log_sums,
@@ -315,7 +315,7 @@ impl Layer {
     /// meanwhile.
     fn restored(&self, sim: &Sim<'_>, chunk: &Chunk) -> u64 {
         let size = rows(chunk.tokens(), sim.model.hidden_size);
-        match self.settings.keep {
+        match self.settings.keep.on(sim.target.gpu) {
             _ if self.index == 0 => size,
             Keep::F32 => 0,
             Keep::Compute if sim.target.element() == F32 => 0,

@@ -23,7 +23,8 @@ pub enum Keep {
     /// memory, and what backward recomputes starts from rounded inputs.
     Compute,
     /// In host memory in f32: exact, and no device memory. Forward waits for the device once a
-    /// layer and chunk; backward queues each upload a chunk ahead.
+    /// layer and chunk; backward queues each upload a chunk ahead. On the CPU backend, whose memory
+    /// that is, the same as [`Keep::F32`].
     Host,
 }
 
@@ -36,6 +37,18 @@ impl Keep {
             Self::Host => "host",
         }
     }
+
+    /// What it comes to on a device that is a `gpu`, or is none.
+    pub(crate) fn on(self, gpu: bool) -> Self {
+        match self {
+            Self::Host if !gpu => Self::F32,
+            keep => keep,
+        }
+    }
+}
+
+fn on_gpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.device().without_autodiff() != Device::flex()
 }
 
 /// One chunk of a layer's input `[tokens, hidden]`.
@@ -57,7 +70,7 @@ pub enum Kept {
 impl Kept {
     /// Keeps `x`, without autodiff, of a model that multiplies in `compute`.
     pub fn new(x: Tensor<2>, keep: Keep, compute: Compute) -> Self {
-        match keep {
+        match keep.on(on_gpu(&x)) {
             Keep::F32 => {
                 memory::keep(&x, "layer input");
                 Self::Device(x)
@@ -108,7 +121,7 @@ impl KeptAttention {
     pub fn new(known: Known, keep: Keep, compute: Compute) -> Self {
         const OWNER: &str = "attention";
         memory::keep(&known.log_sums, OWNER);
-        let known = match keep {
+        let known = match keep.on(on_gpu(&known.y)) {
             Keep::F32 => known,
             Keep::Compute => known.stored(compute),
             Keep::Host => {
@@ -159,4 +172,49 @@ where
         }
         Some(now)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::model::Init;
+
+    #[test]
+    fn a_chunk_from_the_host_is_fetched_while_the_one_ahead_of_it_is_worked_on() {
+        let device = Device::flex();
+        let embedding = Embedding::new(&mut Init::random(&device, 1, 0.1), 3, 4, None);
+        let chunks: Vec<Tensor<2>> = (0..3)
+            .map(|number| Tensor::full([2, 4], number as f32, &device))
+            .collect();
+        let asked = Cell::new(0);
+        let counted = |kept: Vec<Kept>| {
+            asked.set(0);
+            kept.into_iter().inspect(|_| asked.set(asked.get() + 1))
+        };
+        let host = |x: &Tensor<2>| Kept::Host(Moved::new(x.clone()));
+        let mut restored_host = restored(
+            counted(chunks.iter().map(host).collect()),
+            &embedding,
+            &device,
+        );
+        for (number, fetched) in [(0.0, 2), (1.0, 3), (2.0, 3)] {
+            let chunk = restored_host.next().expect("a chunk");
+            assert_eq!(chunk.max().into_scalar::<f32>(), number);
+            assert_eq!(asked.get(), fetched);
+        }
+        assert!(restored_host.next().is_none());
+        drop(restored_host);
+        // What lies on the device costs nothing to have, and is not held twice.
+        let here = |x: &Tensor<2>| Kept::Device(x.clone());
+        let kept = counted(chunks.iter().map(here).collect());
+        let mut there = restored(kept, &embedding, &device);
+        there.next().expect("a chunk");
+        // `peek` looks at the next and restores nothing.
+        assert_eq!(asked.get(), 2);
+        assert_eq!(there.count(), 2);
+    }
 }

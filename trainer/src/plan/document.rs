@@ -39,18 +39,18 @@ fn candidate(candidate: &Candidate) -> Value {
 
 impl Answer<'_> {
     /// The plan as a JSON object. With `largest` the longest sequence and the largest batch of
-    /// each mode are looked for.
+    /// each mode are looked for, and the longest sequence of all modes that the run may take.
     pub fn document(&self, largest: bool) -> Value {
         let shown = self.plan.chosen().unwrap_or_else(|| words::least(self));
         let load = self.question.load;
         let mut modes: Vec<Value> = self.plan.candidates.iter().map(candidate).collect();
-        let mut longest = Value::Null;
+        let mut longest = None;
         if largest {
             for (mode, (way, time, batch)) in modes.iter_mut().zip(self.largest()) {
                 mode["longest_sequence"] = json!(time);
                 mode["largest_batch"] = json!(batch);
-                if way == shown.mode {
-                    longest = json!(time);
+                if self.question.may_take(way) {
+                    longest = longest.max(time);
                 }
             }
         }

@@ -141,12 +141,15 @@ pub fn measure(sample: &Sample, device: &Device) -> Result<Measured, Error> {
         }
         drop(ledger);
     }
-    // What stays without the model was not its: buffers of the CPU's matrix product, whose size is
-    // the processor's affair.
+    let target = Target::of(device, sample.numerics);
+    // What stays on the CPU without the model was not its: buffers of the matrix product, whose size
+    // is the processor's affair.
     drop((model, optimizer));
     sync()?;
-    let left = in_use(device).map_or(0, |reading| reading.in_use);
-    let target = Target::of(device, sample.numerics);
+    let left = match target.gpu {
+        true => 0,
+        false => in_use(device).map_or(0, |reading| reading.in_use),
+    };
     Ok(Measured {
         predicted: predict(&sample.model, &sample.load, target, sample.way),
         moments,

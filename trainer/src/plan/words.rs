@@ -1,9 +1,9 @@
 //! A plan in words and tables.
 
 use bellows_engine::kernels::memory::Kind;
-use bellows_engine::plan::{Candidate, Mode, Nearest, Phase};
+use bellows_engine::plan::{Candidate, MOST_TOKENS, Nearest, Phase};
 use bellows_engine::step::Backpropagation;
-use bellows_engine::stream::{Memory, Settings};
+use bellows_engine::stream::Settings;
 
 use super::{Answer, Measured};
 use crate::ui::{Table, bytes};
@@ -61,15 +61,9 @@ pub fn verdict(answer: &Answer<'_>) -> String {
 
 /// Of the modes that the run may take, the one that needs least.
 pub(super) fn least<'a>(answer: &'a Answer<'_>) -> &'a Candidate {
-    let may = |mode: Mode| match answer.question.memory {
-        Memory::Auto => true,
-        Memory::Plain => mode == Mode::Plain,
-        Memory::Checkpoint => mode == Mode::Checkpoint,
-        Memory::Stream => mode == Mode::Stream,
-    };
     let candidates = answer.plan.candidates.iter();
     candidates
-        .filter(|candidate| may(candidate.mode))
+        .filter(|candidate| answer.question.may_take(candidate.mode))
         .min_by_key(|candidate| candidate.prediction.needed())
         .expect("a mode is allowed")
 }
@@ -172,7 +166,13 @@ pub fn table(answer: &Answer<'_>) -> Table {
         "largest batch",
     ])
     .right(&[1, 2, 3, 4, 5, 6, 7, 9, 10]);
-    let number = |value: Option<usize>| value.map_or_else(|| "–".to_owned(), |n| n.to_string());
+    // No more than `MOST_TOKENS` are looked at.
+    let number = |value: Option<usize>, others: usize| match value {
+        None => "–".to_owned(),
+        Some(n) if n * others * 100 > 99 * MOST_TOKENS => format!("≥ {n}"),
+        Some(n) => n.to_string(),
+    };
+    let load = answer.question.load;
     for (index, (candidate, (_, time, batch))) in answer
         .plan
         .candidates
@@ -209,8 +209,8 @@ pub fn table(answer: &Answer<'_>) -> Table {
                 Some(false) => "no".into(),
                 None => "?".into(),
             },
-            number(time),
-            number(batch),
+            number(time, load.batch),
+            number(batch, load.time),
         ]);
     }
     table

@@ -86,9 +86,16 @@ fn the_fastest_mode_that_fits_is_chosen_and_its_absence_is_an_answer() {
         assert_eq!(plan["mode"], "checkpoint");
         assert_eq!(plan["keeps_attention"], keeps);
     }
-    // What is said to fit does, and one more does not.
-    let longest = free["longest_sequence"].as_u64();
-    assert!(longest.is_none_or(|longest| longest >= 2048));
+    // What is said to fit does, and a step more does not.
+    let tight = format!("{LONG} --memory {}", needs["stream"] * 3 / 2);
+    let longest = plan(&folder, &tight)["longest_sequence"]
+        .as_u64()
+        .expect("some sequence fits");
+    assert!(longest >= 2048, "{longest}");
+    for (time, fits) in [(longest, true), (longest + 32, false)] {
+        let asked = format!("{tight} --set train.sequence_length={time}");
+        assert_eq!(plan(&folder, &asked)["fits"], fits, "{time}");
+    }
     let batch = |limit: u64| {
         let plan = limited(limit);
         assert_eq!(plan["fits"], false, "{plan}");
