@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 /// Differences allowed between two ways to compute the same in f32, relative to the norm.
-pub const TOLERANCE: f64 = 2e-5;
+pub const TOLERANCE: f64 = 1e-5;
 
 /// The values of `tensor`.
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

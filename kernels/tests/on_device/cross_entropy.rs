@@ -1,4 +1,4 @@
-use bellows_kernels::cross_entropy::{Settings, linear_cross_entropy};
+use bellows_kernels::cross_entropy::{IGNORE, Settings, linear_cross_entropy};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -155,4 +155,39 @@ fn evaluation_without_autodiff_gives_the_same_objective() {
     );
     assert!(!result.objective.is_autodiff());
     assert_eq!(host(result.objective), tracked.result);
+}
+
+#[test]
+fn a_mean_over_labels_by_hand() {
+    let Some(device) = test_device() else { return };
+    // Logits (0, h · ln 3): the second of two words is 3ʰ times as likely as the first. The second
+    // token has no label, as a prompt's have none; each of the others counts a third.
+    let leaves = [
+        leaf("hidden", &[4, 1], vec![1.0, 2.0, 0.0, 3.0]),
+        leaf("head", &[2, 1], vec![0.0, 3f32.ln()]),
+    ];
+    let third = 1.0 / 3.0;
+    let found = run(&leaves, &device, |leaves| {
+        let labels = TensorData::new(vec![0, IGNORE, 1, 1], [4]);
+        let labels = Tensor::<1, Int>::from_data(labels, &leaves.device);
+        let weights = tensor(vec![third; 4], [4], &leaves.device);
+        let settings = Settings::default();
+        linear_cross_entropy(leaves.at(0), leaves.at(1), labels, weights, &settings).objective
+    });
+    // −ln 1/4, −ln 1/2 and −ln 27/28.
+    let mean = (4f32.ln() + 2f32.ln() + (28f32 / 27.0).ln()) / 3.0;
+    assert!((mean - 0.705_27).abs() < 1e-5);
+    assert_close("mean", &found.result, &[mean], 1e-5);
+    // Of a logit: probability, less 1 at the label; `run` multiplies by a number of its own.
+    let slope = noise(99, 1)[0] * third;
+    let (first, third, fourth) = (3.0 / 4.0, -1.0 / 2.0, -1.0 / 28.0);
+    let hidden = [first, 0.0, third, fourth].map(|second| slope * second * 3f32.ln());
+    assert_close("slopes of hidden", &found.gradients[0], &hidden, 1e-5);
+    let second = slope * (first + 3.0 * fourth);
+    assert_close(
+        "slopes of head",
+        &found.gradients[1],
+        &[-second, second],
+        1e-5,
+    );
 }
