@@ -42,7 +42,11 @@ impl Loop<'_> {
 
     /// The error of a step for which the device refused memory although the plan said that there
     /// was some.
-    pub(super) fn refused(&self, step: u64, what: &str) -> Error {
+    pub(super) fn refused(&mut self, step: u64, what: &str) -> Error {
+        // One that was begun is still good, and the last.
+        if let Err(error) = self.checkpoints.wait() {
+            self.warn_checkpoint(&error);
+        }
         let ledger = match self.recorder.last_ledger() {
             Some(ledger) => format!("the last ledger, {ledger}"),
             None => format!("by the plan, {}", ledger_of(self.guard.prediction())),
