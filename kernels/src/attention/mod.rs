@@ -27,8 +27,8 @@
 //!
 //! # Kernels
 //!
-//! Scores are computed a tile at a time and reduced as they come, with the largest score and the
-//! sum of each row carried along; backward computes them again from the log-sum-exps, in one
+//! Scores are computed a tile at a time and reduced as they come, relative to a number of each row
+//! that follows its scores, with the row's sum carried along; backward computes them again from the log-sum-exps, in one
 //! kernel for the queries' gradient and one for those of keys and values, in which the query heads
 //! of a group are added in order. There are no atomic sums: the same input gives the same bits.
 //! [`Tier`] says which of two implementations runs: plain tiles on any device, or subgroup

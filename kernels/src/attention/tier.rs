@@ -101,8 +101,8 @@ impl Tile {
         }
     }
 
-    /// Whether the device runs it: it has the matrices, the memory and units, and a unit takes whole
-    /// pieces of 16-bit weights.
+    /// Whether the device runs it: it has the matrices, the memory and units, a unit takes whole
+    /// pieces of 16-bit weights, and each column has a unit that brings what is known of it.
     fn fits(
         self,
         like: &CubeTensor,
@@ -125,6 +125,7 @@ impl Tile {
         let bytes = frame.memory() * 16 + self.columns * 12 + self.subgroups * 4 + reserved;
         let edge = frame.edge();
         (self.columns * 16 / subgroup).is_multiple_of(8)
+            && units as usize >= self.columns
             && bytes <= hardware.max_shared_memory_size
             && units <= hardware.max_units_per_cube
             && has_matrices(

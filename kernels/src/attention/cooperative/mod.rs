@@ -8,6 +8,7 @@
 //! scratch, because nobody but the driver knows which unit holds which element of a matrix: from
 //! there each unit takes a part of one row, and there it leaves the row's weights in 16 bits, as the
 //! left operand of the second product. A unit works on rows of its own subgroup in either case.
+//! [`held`] is the forward pass on drivers that compute with every element in its place.
 
 mod forward;
 mod held;

@@ -232,13 +232,15 @@ pub(super) fn fill_rows<S: MatrixScope>(
     );
 }
 
-/// Writes `matrix` to the first columns of the owner's scratch.
+/// Writes `matrix` to the first columns of the owner's scratch, once all of it have read what was
+/// there.
 #[cube]
 pub(super) fn leave<C: CubePrimitive, S: MatrixScope>(
     memory: &mut Shared<[Piece]>,
     matrix: &cmma::Matrix<C, S>,
     #[comptime] frame: Frame,
 ) {
+    sync_owner(frame);
     let owned = owners_scratch(frame);
     let end = memory.len();
     cmma::store(
@@ -256,7 +258,6 @@ pub(super) fn first_of_row<S: MatrixScope>(
     matrix: &cmma::Matrix<f32, S>,
     #[comptime] frame: Frame,
 ) -> f32 {
-    sync_owner(frame);
     leave::<f32, S>(memory, matrix, frame);
     sync_owner(frame);
     let own = scratch_of(frame) + own_row() * comptime!(frame.line());
