@@ -1,12 +1,13 @@
 //! Passes whose feature changes all of Burn, so that they need a build of their own, in a folder beside the ordinary
-//! one: in one folder everything would be built anew at each turn. Only device-dependent tests run.
+//! one: in one folder everything would be built anew at each turn, and cargo would take a crate that is not [`mended`] for
+//! the one that is, since what it calls fresh does not depend on who compiled it. Only device-dependent tests run.
 //!
 //! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader, with CubeCL
 //! [`mended`] for it. Models are left to real devices.
 //!
 //! `cargo xtask test --fusion`: kernels and models under Burn's fusion, on the wgpu device of the ordinary pass.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::report::Report;
@@ -47,7 +48,7 @@ pub fn spirv(options: &Options) -> Result<Report, Error> {
         options,
         &Apart {
             feature: "bellows-kernels/vulkan",
-            folder: "target/spirv",
+            folder: "spirv",
             packages: &["bellows-kernels"],
             device: Device::Driver(manifest),
             mended: true,
@@ -66,7 +67,7 @@ pub fn fusion(options: &Options) -> Result<Report, Error> {
         options,
         &Apart {
             feature: "bellows/fusion",
-            folder: "target/fusion",
+            folder: "fusion",
             packages: &select::DEVICE_PACKAGES,
             device: Device::Gpu,
             mended: false,
@@ -83,7 +84,8 @@ fn run(options: &Options, apart: &Apart) -> Result<Report, Error> {
     command.args(["--features", apart.feature, "--no-run"]);
     command.args(["--message-format", "json-render-diagnostics"]);
     let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace.root.join(apart.folder), Into::into);
+        .map_or_else(|| workspace.root.join("target"), PathBuf::from)
+        .join(apart.folder);
     command.env("CARGO_TARGET_DIR", &target);
     if apart.mended {
         mended::build(&mut command, &target.join("mended"))?;

@@ -63,10 +63,12 @@ fn compile(
     if arguments.windows(2).any(named) {
         let root = arguments
             .iter_mut()
-            .find(|argument| Path::new(argument).ends_with("src/lib.rs"));
-        if let Some(root) = root {
-            *root = mended(Path::new(root), folder)?.into();
-        }
+            .find(|argument| Path::new(argument).ends_with("src/lib.rs"))
+            .ok_or(Error::Unmended {
+                file: FILE,
+                wrong: "src/lib.rs",
+            })?;
+        *root = mended(Path::new(root), folder)?.into();
     }
     let mut command = Command::new(compiler);
     command.args(arguments).env_remove(VARIABLE);
@@ -90,7 +92,7 @@ fn mended(root: &Path, folder: &Path) -> Result<PathBuf, Error> {
     let path = folder.join(FILE);
     let text = fs::read_to_string(&path).map_err(of("read", &path))?;
     fs::write(&path, exchanged(&text)?).map_err(of("write", &path))?;
-    aged(&sources.join("ops/memory.rs"), &path)?;
+    aged(&sources.join("..").join(FILE), &path)?;
     Ok(copy.join("lib.rs"))
 }
 
