@@ -91,7 +91,7 @@ pub fn tiles_to_try(
         (Workgroup, 8, 32),
         (Workgroup, 8, 64),
     ] {
-        for (joint, held) in [(true, true), (true, false), (false, false)] {
+        for (joint, held) in [(true, true), (true, false), (false, true), (false, false)] {
             let tile = Tile {
                 scope,
                 subgroups,

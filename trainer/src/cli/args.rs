@@ -205,7 +205,8 @@ Examples:
   bellows plan my.toml --measure                     a step in each way that fits, predicted and measured
   bellows plan --measure --device gpu                the same of nine small configurations
 
-Neither the corpus is read nor anything written. Exit code 0 also where the answer is that it does not fit.")]
+Neither the corpus is read nor anything written. Exit code 0 also where the answer is that it does not fit;
+with --measure only where something does.")]
 pub struct PlanArgs {
     /// Configuration file
     #[arg(value_name = "CONFIG", required_unless_present = "measure")]

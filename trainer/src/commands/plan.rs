@@ -2,19 +2,22 @@
 
 use bellows_engine::kernels::Compute;
 use bellows_engine::kernels::memory::Kind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::PlanArgs;
 use crate::config::RunConfig;
 use crate::device::{DeviceChoice, OpenDevice, Precision};
 use crate::error::Error;
-use crate::plan::{self, Planner, Sample, Sizes, know_vocabulary, measure, samples};
+use crate::plan::{
+    self, Attempt, Measured, Planner, Sample, Sizes, attempt, know_vocabulary, measure, samples,
+};
 use crate::ui::{Table, Ui, bytes, count};
 
 /// Tells the memory that a step of a configuration needs, and what fits.
 ///
 /// # Errors
-/// If the configuration or the device is not usable. That it does not fit is an answer, no error.
+/// If the configuration or the device is not usable. That it does not fit is an answer and no error,
+/// but where a step is to be measured.
 pub fn run(args: PlanArgs, ui: &Ui) -> Result<(), Error> {
     let Some(path) = &args.config else {
         let opened = args.device.unwrap_or_default().open()?;
@@ -105,14 +108,14 @@ fn planner(config: &RunConfig, ui: &Ui) -> Result<Planner, Error> {
     }
 }
 
-/// `--measure`: a step of each of `samples`, predicted and measured.
+/// `--measure`: a step of each of `samples`, predicted and measured. One that fails ends it, after
+/// those before it were told.
 fn measured(
     samples: &[Sample],
     opened: &OpenDevice,
     args: &PlanArgs,
     ui: &Ui,
 ) -> Result<(), Error> {
-    let precision = |sample: &Sample| format!("{:?}", sample.numerics.compute).to_lowercase();
     if !args.json {
         ui.status("Device", opened.name());
         ui.status(
@@ -120,6 +123,51 @@ fn measured(
             samples.first().map_or_else(String::new, precision),
         );
     }
+    let mut all = Vec::new();
+    let mut failed = Ok(());
+    for sample in samples {
+        let spinner = ui.spinner(sample.name.clone());
+        let found = match attempt(|| measure(sample, &opened.device)) {
+            Attempt::Done(found) => found,
+            Attempt::Refused(what) => Err(Error::failed(format!("{}: {what}", sample.name))
+                .help("tell the plan with --memory what it may take, or make the step smaller")),
+        };
+        drop(spinner);
+        match found {
+            Ok(found) => all.push((sample, found)),
+            Err(error) => {
+                // A device that failed once says nothing about what comes after.
+                failed = Err(error);
+                break;
+            }
+        }
+    }
+    if args.json {
+        let lines: Vec<_> = all
+            .iter()
+            .map(|(sample, found)| document(sample, found, opened))
+            .collect();
+        ui.json(&lines);
+        return failed;
+    }
+    ui.table(&compared(&all));
+    if args.owners {
+        for (sample, found) in &all {
+            ui.print("");
+            ui.print(&sample.name);
+            ui.table(&plan::phases_measured(found));
+            ui.table(&plan::owners(found));
+        }
+    }
+    failed
+}
+
+fn precision(sample: &Sample) -> String {
+    format!("{:?}", sample.numerics.compute).to_lowercase()
+}
+
+/// A row of each step that was taken.
+fn compared(all: &[(&Sample, Measured)]) -> Table {
     let mut table = Table::new([
         "configuration",
         "tokens",
@@ -130,62 +178,44 @@ fn measured(
         "unexplained",
     ])
     .right(&[1, 2, 3, 4, 5, 6]);
-    let mut lines = Vec::new();
-    let mut owners = Vec::new();
-    for sample in samples {
-        let spinner = ui.spinner(sample.name.clone());
-        let found = measure(sample, &opened.device)?;
-        drop(spinner);
-        let tokens = format!("{} × {}", sample.load.batch, sample.load.time);
-        let (by_kind, unexplained) = found.by_kind();
+    for (sample, found) in all {
+        let (_, unexplained) = found.by_kind();
         let share = unexplained as f64 / found.peak().max(1) as f64;
-        let predicted = found.predicted.peak();
-        if args.json {
-            let kinds = |bytes: &[u64]| -> serde_json::Value {
-                let kinds = Kind::ALL.iter().zip(bytes);
-                kinds.map(|(kind, bytes)| (kind.as_str(), *bytes)).collect()
-            };
-            lines.push(json!({
-                "configuration": sample.name,
-                "device": opened.name(),
-                "precision": precision(sample),
-                "batch_size": sample.load.batch,
-                "sequence_length": sample.load.time,
-                "predicted_bytes": predicted.total(),
-                "predicted_phase": predicted.phase.as_str(),
-                "predicted_by_kind": kinds(&predicted.bytes),
-                "measured_bytes": found.peak(),
-                "measured_phase": found.fullest().map(|moment| moment.phase),
-                "measured_by_kind": kinds(&by_kind),
-                "unexplained_bytes": unexplained,
-                "reserved_bytes": found.reserved(),
-                "error": found.error(),
-            }));
-            continue;
-        }
         table.row([
             sample.name.clone(),
-            tokens,
-            bytes(predicted.total()),
+            format!("{} × {}", sample.load.batch, sample.load.time),
+            bytes(found.predicted.peak().total()),
             bytes(found.peak()),
             format!("{:+.1} %", 100.0 * found.error()),
             bytes(found.reserved()),
             format!("{:.1} %", 100.0 * share),
         ]);
-        if args.owners {
-            owners.push((&sample.name, found));
-        }
     }
-    if args.json {
-        ui.json(&lines);
-        return Ok(());
-    }
-    ui.table(&table);
-    for (name, found) in owners {
-        ui.print("");
-        ui.print(name);
-        ui.table(&plan::phases_measured(&found));
-        ui.table(&plan::owners(&found));
-    }
-    Ok(())
+    table
+}
+
+/// A step for scripts.
+fn document(sample: &Sample, found: &Measured, opened: &OpenDevice) -> Value {
+    let kinds = |bytes: &[u64]| -> Value {
+        let kinds = Kind::ALL.iter().zip(bytes);
+        kinds.map(|(kind, bytes)| (kind.as_str(), *bytes)).collect()
+    };
+    let (by_kind, unexplained) = found.by_kind();
+    let predicted = found.predicted.peak();
+    json!({
+        "configuration": sample.name,
+        "device": opened.name(),
+        "precision": precision(sample),
+        "batch_size": sample.load.batch,
+        "sequence_length": sample.load.time,
+        "predicted_bytes": predicted.total(),
+        "predicted_phase": predicted.phase.as_str(),
+        "predicted_by_kind": kinds(&predicted.bytes),
+        "measured_bytes": found.peak(),
+        "measured_phase": found.fullest().map(|moment| moment.phase),
+        "measured_by_kind": kinds(&by_kind),
+        "unexplained_bytes": unexplained,
+        "reserved_bytes": found.reserved(),
+        "error": found.error(),
+    })
 }
