@@ -123,7 +123,11 @@ impl<const D: usize> Moved<D> {
         let data = tensor.without_autodiff().into_data();
         // CubeCL copies at the first look, and holds the device's memory until these bytes go.
         let bytes = data.bytes().to_vec();
-        Self(TensorData::from_bytes_vec(bytes, data.shape().clone(), data.dtype()))
+        Self(TensorData::from_bytes_vec(
+            bytes,
+            data.shape().clone(),
+            data.dtype(),
+        ))
     }
 
     /// The tensor on `device` again. The upload is queued; nothing waits for it.

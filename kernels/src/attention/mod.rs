@@ -31,8 +31,8 @@
 //! that follows its scores, with the row's sum carried along; backward computes them again from the log-sum-exps, in one
 //! kernel for the queries' gradient and one for those of keys and values, in which the query heads
 //! of a group are added in order. There are no atomic sums: the same input gives the same bits.
-//! [`Tier`] says which of two implementations runs: plain tiles on any device, or subgroup
-//! cooperative matrices. On the CPU, for widths above [`MAX_WIDTH`] and with
+//! [`Tier`] says which implementation runs: plain tiles on any device, or cooperative matrices, of a
+//! subgroup or of the whole workgroup. On the CPU, for widths above [`MAX_WIDTH`] and with
 //! [`Kernels::Reference`], plain tensor operations compute the same.
 //!
 //! # On its own

@@ -125,7 +125,10 @@ pub(super) fn tell(outcome: &Outcome, path: &Path, json: bool, ui: &Ui) {
         Some(why) => ui.status("Stopped", format!("{why} after {trained}")),
     }
     let unit = if outcome.per_token { " nat/token" } else { "" };
-    ui.print(format!("training loss     {:.4}{unit}", outcome.loss));
+    // A run that was stopped before its first step has none.
+    if !outcome.loss.is_nan() {
+        ui.print(format!("training loss     {:.4}{unit}", outcome.loss));
+    }
     if let Some(loss) = outcome.validation_loss {
         ui.print(format!("validation loss   {loss:.4}{unit}"));
         if let Some(entropy) = outcome.unigram_entropy {

@@ -60,3 +60,47 @@ fn a_way_that_does_not_exist_is_refused_with_those_that_do() {
         .train("run", &["stream.attention='no'"])
         .refused(&words);
 }
+
+#[test]
+fn memory_that_the_run_itself_takes_changes_its_way_or_stops_it_with_a_checkpoint() {
+    let folder = Folder::new();
+    let long = [
+        "train.sequence_length=512",
+        "train.batch_size=4",
+        "train.steps=2",
+    ];
+    let plan = folder.bellows(&format!(
+        "plan run.toml --json --set {}",
+        long.join(" --set ")
+    ));
+    let plain = &plan.ok().json()["modes"][0];
+    assert_eq!(plain["mode"], "plain");
+    let needed = plain["reserved_bytes"].as_u64().expect("bytes");
+    // It fits when it is planned, beside a few hundred KiB; then its data takes some MiB.
+    let limit = format!("train.memory_limit={}", needed + (1 << 20));
+    let train = |name: &str, more: &[&str]| {
+        let settings: Vec<&str> = long.iter().chain(more).copied().collect();
+        folder.train(name, &settings).ok().stderr
+    };
+
+    let told = train("changed", &[&limit]);
+    assert!(told.contains("in plain mode"), "{told}");
+    assert!(told.contains("it goes on in"), "{told}");
+    let reader = bellows_record::RunReader::open(&folder.run("changed")).expect("a run");
+    assert_eq!(reader.metrics().read_all().expect("metrics").len(), 2);
+    let events = reader.events().read_all().expect("events");
+    let ways: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event.data.get("memory")?.as_str())
+        .collect();
+    assert_eq!(ways[0], "plain");
+    assert!(ways.len() > 1 && !ways[1..].contains(&"plain"), "{ways:?}");
+
+    let told = train("stopped", &[&limit, "train.memory='plain'"]);
+    for words in ["what fits is", "stopping with a checkpoint", "goes on"] {
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
+    assert_eq!(folder.checkpoints("stopped"), [0]);
+    folder.bellows("resume runs/stopped --memory 1GiB").ok();
+    assert_eq!(folder.metrics("stopped").len(), 2);
+}

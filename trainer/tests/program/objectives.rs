@@ -267,3 +267,44 @@ fn rows_that_are_no_group_are_told_by_their_line_and_the_rest_trains() {
         "dpo.jsonl:2",
     ]);
 }
+
+#[test]
+fn log_probabilities_of_a_column_are_the_old_policys() {
+    let folder = folder();
+    // Completions of the same single word with rewards 1 and 0: advantages a and -a, a = 0.5 / (√0.5 + 1e-4).
+    let groups = |old: Option<f64>| {
+        let rows: Vec<String> = (0..20)
+            .map(|i| {
+                let mut row = json!({
+                    "prompt": format!("q{i}:"), "completions": ["a", "a"], "rewards": [1, 0],
+                });
+                if let Some(old) = old {
+                    row["old_logprobs"] = json!([[old], [old]]);
+                }
+                row.to_string()
+            })
+            .collect();
+        rows.join("\n")
+    };
+    let loss = |name: &str, old: Option<f64>| {
+        folder.write("grpo.jsonl", groups(old));
+        tune(&folder, "grpo", name, "router.balance=none train.steps=1").ok();
+        ["loss", "clip_fraction"].map(|what| number(&folder, name, 1, what))
+    };
+    // By the starting policy all ratios are 1: the advantages cancel.
+    let [own, clipped] = loss("own", None);
+    assert!(own.abs() < 1e-5 && clipped == 0.0, "{own} {clipped}");
+    // An old policy that would hardly have said it: the ratio r = p · e⁹ is far above 1.2, and clipped
+    // where the reward is good. The step's loss is -a · (1.2 - r) / 2.
+    let [unlikely, clipped] = loss("unlikely", Some(-9.0));
+    assert_eq!(clipped, 0.5);
+    let advantage = 0.5 / (0.5f64.sqrt() + 1e-4);
+    let ratio = 1.2 + 2.0 * unlikely / advantage;
+    // One that was sure of it: r = p · e^0.01 is below 0.8, and clipped where the reward is bad.
+    let [sure, clipped] = loss("sure", Some(-0.01));
+    assert_eq!(clipped, 0.5);
+    let small = 0.8 - 2.0 * sure / advantage;
+    // Both ratios are of one policy.
+    let quotient = ratio / small / (9.0f64 - 0.01).exp();
+    assert!((quotient - 1.0).abs() < 0.02, "{ratio} {small}");
+}
