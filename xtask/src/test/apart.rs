@@ -2,8 +2,8 @@
 //! one: in one folder everything would be built anew at each turn, and cargo would take a crate that is not [`mended`] for
 //! the one that is, since what it calls fresh does not depend on who compiled it. Only device-dependent tests run.
 //!
-//! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader, with CubeCL
-//! [`mended`] for it. Models are left to real devices.
+//! `cargo xtask test --spirv`: the kernels' tests, compiled to SPIR-V, on SwiftShader or the driver named in
+//! `VK_DRIVER_FILES`, with CubeCL [`mended`] for it. Models are left to real devices.
 //!
 //! `cargo xtask test --fusion`: kernels and models under Burn's fusion, on the wgpu device of the ordinary pass.
 
@@ -38,11 +38,18 @@ struct Apart {
     missing: Option<String>,
 }
 
-/// SPIR-V on SwiftShader.
+/// SPIR-V on SwiftShader, or on the driver that the loader's own variable names.
 pub fn spirv(options: &Options) -> Result<Report, Error> {
-    let Some(manifest) = MANIFESTS.into_iter().find(|path| Path::new(path).exists()) else {
-        let reason = "SwiftShader is not here: Debian's package `chromium` brings it (apt-get install chromium)";
-        return Ok(Report::of_a_failure(reason.to_owned()));
+    let named = std::env::var_os("VK_DRIVER_FILES").is_some();
+    let found = MANIFESTS.into_iter().find(|path| Path::new(path).exists());
+    let device = match found {
+        _ if named => Device::Gpu,
+        Some(manifest) => Device::Driver(manifest),
+        None => {
+            let reason = "SwiftShader is not here: Debian's package `chromium` brings it (apt-get install chromium); \
+                          VK_DRIVER_FILES names another driver's manifest";
+            return Ok(Report::of_a_failure(reason.to_owned()));
+        }
     };
     run(
         options,
@@ -50,7 +57,7 @@ pub fn spirv(options: &Options) -> Result<Report, Error> {
             feature: "bellows-kernels/vulkan",
             folder: "spirv",
             packages: &["bellows-kernels"],
-            device: Device::Driver(manifest),
+            device,
             mended: true,
             missing: None,
         },
