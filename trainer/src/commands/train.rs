@@ -125,7 +125,7 @@ pub(super) fn tell(outcome: &Outcome, path: &Path, json: bool, ui: &Ui) {
         Some(why) => ui.status("Stopped", format!("{why} after {trained}")),
     }
     let unit = if outcome.per_token { " nat/token" } else { "" };
-    // A run that was stopped before its first step has none.
+    // There is none before a step was applied.
     if !outcome.loss.is_nan() {
         ui.print(format!("training loss     {:.4}{unit}", outcome.loss));
     }

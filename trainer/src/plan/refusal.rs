@@ -63,8 +63,13 @@ fn describe(message: &str) -> String {
     if let Some(place) = failed_at() {
         text += &format!(", {place}");
     }
-    // Burn's own operations ask too: where the driver tells a size, that is the request.
-    let told = telling.is_some_and(|line| line.contains(|letter: char| letter.is_ascii_digit()));
+    // Burn's own operations ask too: where the driver tells a size, which is longer than an error's
+    // number, that is the request.
+    let has_size = |line: &str| {
+        line.split(|c: char| !c.is_ascii_digit())
+            .any(|n| n.len() > 3)
+    };
+    let told = telling.is_some_and(has_size);
     match last_request() {
         0 => {}
         _ if told => {}
