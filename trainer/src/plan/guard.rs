@@ -48,17 +48,30 @@ impl Guard {
         &self.prediction
     }
 
-    /// Looks before a step with `micro_batches` at `in_use` bytes, of which `resident` are weights
-    /// and moments.
+    /// Whether the next step fits beside a checkpoint that is being written, where `in_use` bytes
+    /// are, of which `resident` are weights and moments: the update copies each of which the
+    /// checkpoint still holds a handle.
+    pub fn fits_beside_checkpoint(&self, in_use: u64, resident: u64) -> bool {
+        let mut copies = self.prediction.resident();
+        if !self.planner.target.gpu {
+            // The values to be written lie in the same memory.
+            copies += self.prediction.weights();
+        }
+        self.fits(in_use.saturating_sub(resident) + copies)
+    }
+
+    /// Whether the next step fits beside `beside` bytes that are in use for other things.
+    fn fits(&self, beside: u64) -> bool {
+        let needed = self.prediction.needed().saturating_add(beside);
+        self.planner.limit().is_none_or(|limit| needed <= limit)
+    }
+
+    /// Looks before a step at `in_use` bytes, of which `resident` are weights and moments.
     pub fn check(&mut self, in_use: u64, resident: u64) -> Verdict {
-        let Some(limit) = self.planner.limit() else {
+        let beside = in_use.saturating_sub(resident);
+        let Some(limit) = self.planner.limit().filter(|_| !self.fits(beside)) else {
             return Verdict::Go;
         };
-        let beside = in_use.saturating_sub(resident);
-        let needed = self.prediction.needed() + beside;
-        if needed <= limit {
-            return Verdict::Go;
-        }
         let why = format!(
             "the next step needs {} beside {} that are in use for other things, of {}",
             bytes(self.prediction.needed()),
@@ -124,6 +137,17 @@ mod tests {
         assert!(reason.contains("in use for other things"), "{reason}");
         // Once changed it is what the next step is checked against.
         assert_eq!(guard.check(resident + 1001, resident), Verdict::Go);
+    }
+
+    #[test]
+    fn beside_a_checkpoint_an_update_needs_room_for_copies() {
+        let needed = needed(Mode::Plain);
+        let prediction = guard(needed).prediction;
+        let (resident, weights) = (prediction.resident(), prediction.weights());
+        let room = guard(needed + resident + weights + 1000);
+        assert!(room.fits_beside_checkpoint(resident + 1000, resident));
+        assert!(!room.fits_beside_checkpoint(resident + 1001, resident));
+        assert!(!guard(needed + resident).fits_beside_checkpoint(resident, resident));
     }
 
     #[test]

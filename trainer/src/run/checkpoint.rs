@@ -120,6 +120,12 @@ impl Checkpoints {
         before
     }
 
+    /// Whether a snapshot may still be held to be written.
+    pub fn is_writing(&self) -> bool {
+        let thread = self.writing.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Waits until nothing is being written.
     ///
     /// # Errors

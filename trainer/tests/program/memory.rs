@@ -104,3 +104,61 @@ fn memory_that_the_run_itself_takes_changes_its_way_or_stops_it_with_a_checkpoin
     folder.bellows("resume runs/stopped --memory 1GiB").ok();
     assert_eq!(folder.metrics("stopped").len(), 2);
 }
+
+#[test]
+fn a_checkpoint_that_is_being_written_takes_no_memory_that_the_next_step_lacks() {
+    let folder = Folder::new();
+    // Weights and moments are most of it.
+    let wide = [
+        "model.hidden_size=256",
+        "model.moe_intermediate_size=256",
+        "model.intermediate_size=512",
+        "train.steps=6",
+        "checkpoint.every=1",
+        "record.memory_every=1",
+    ];
+    let plan = folder.bellows(&format!(
+        "plan run.toml --json --set {}",
+        wide.join(" --set ")
+    ));
+    let plain = &plan.ok().json()["modes"][0];
+    assert_eq!(plain["mode"], "plain");
+    let needed = plain["reserved_bytes"].as_u64().expect("bytes");
+    let parameters = |run: &str| {
+        let reader = bellows_record::RunReader::open(&folder.run(run)).expect("a run");
+        reader.manifest().info.model.parameters
+    };
+    let settings = |limit: &str| -> Vec<String> {
+        let more = ["train.memory='plain'".to_owned(), limit.to_owned()];
+        wide.iter().map(|&one| one.to_owned()).chain(more).collect()
+    };
+    let train = |name: &str, limit: u64| {
+        let settings = settings(&format!("train.memory_limit={limit}"));
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        folder.train(name, &settings).ok().stderr
+    };
+    train("ample", 1 << 40);
+    let resident = 12 * parameters("ample");
+    // What the program itself takes is some MiB, and there is no room for a copy of the rest.
+    let limit = needed + resident / 2;
+    assert!(resident > 24 << 20, "{resident}");
+    let told = train("tight", limit);
+    assert!(!told.contains("goes on in"), "{told}");
+    assert!(!told.contains("stopping with a checkpoint"), "{told}");
+    assert_eq!(folder.checkpoints("tight"), [1, 2, 3, 4, 5, 6]);
+    let reader = bellows_record::RunReader::open(&folder.run("tight")).expect("a run");
+    let mut memory = reader.memory();
+    while memory.poll().expect("readable").more {}
+    for step in 1..=6 {
+        let peaks = memory.read(step).expect("readable").into_iter();
+        let most = peaks
+            .filter(|row| row.owner == bellows_record::MemoryRow::PEAK)
+            .map(|row| row.bytes)
+            .max();
+        assert!(
+            most.is_some_and(|most| most <= limit),
+            "step {step}: {most:?} of {limit}"
+        );
+    }
+    folder.assert_equal_runs("ample", "tight", 6);
+}

@@ -13,7 +13,7 @@ impl Loop<'_> {
     /// Looks whether the next step fits: it goes on in another way where that helps, else the run
     /// is to stop.
     pub(super) fn check_memory(&mut self) -> Result<(), Error> {
-        let Some(reading) = in_use(&self.device) else {
+        let Some(mut reading) = in_use(&self.device) else {
             return Ok(());
         };
         let prediction = self.guard.prediction();
@@ -22,6 +22,16 @@ impl Loop<'_> {
             Some(_) => prediction.resident(),
             None => prediction.weights(),
         };
+        // Where there is no room for what the update copies because a checkpoint still has to write
+        // it, the step waits, and then finds the checkpoint's memory free.
+        if self.checkpoints.is_writing()
+            && !self.guard.fits_beside_checkpoint(reading.in_use, resident)
+        {
+            if let Err(error) = self.checkpoints.wait() {
+                self.warn_checkpoint(&error);
+            }
+            reading = in_use(&self.device).unwrap_or(reading);
+        }
         match self.guard.check(reading.in_use, resident) {
             Verdict::Go => {}
             Verdict::Change(way, reason) => {
