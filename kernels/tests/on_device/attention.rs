@@ -653,14 +653,12 @@ fn scores_that_rise_past_the_end_of_a_type_count_all_the_same() {
             let tolerance = way.tolerance.max(1e-3);
             let what = |part: &str| format!("{part}, {way:?}, rise {at}");
             assert_close(&what("result"), &found.result, &wanted.result, tolerance);
-            // The query's slopes are differences of products with keys as large as scores, and as
-            // many times further from zero where they cancel; in 16 bits nothing is left of them.
-            let largest = (0..time).map(|key| rise(key).abs()).fold(0.0, f32::max);
-            let mut compared = vec![(1, "key", tolerance), (2, "value", tolerance)];
+            // In 16 bits the query's slopes are differences of products with keys as large as scores.
+            let mut compared = vec![(1, "key"), (2, "value")];
             if way.settings.compute == Compute::F32 {
-                compared.push((0, "query", tolerance.max(way.tolerance * largest)));
+                compared.push((0, "query"));
             }
-            for (index, name, tolerance) in compared {
+            for (index, name) in compared {
                 let (found, wanted) = (&found.gradients[index], &wanted.gradients[index]);
                 assert_close(&what(name), found, wanted, tolerance);
             }

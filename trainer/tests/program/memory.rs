@@ -13,6 +13,15 @@ fn train(folder: &Folder, name: &str, settings: &[&str]) -> (f64, String) {
     (rows.last().expect("a row").loss, memory)
 }
 
+/// Bytes that a step takes in plain mode, by the plan.
+fn needed(folder: &Folder, settings: &[&str]) -> u64 {
+    let settings = settings.join(" --set ");
+    let plan = folder.bellows(&format!("plan run.toml --json --set {settings}"));
+    let plain = &plan.ok().json()["modes"][0];
+    assert_eq!(plain["mode"], "plain");
+    plain["reserved_bytes"].as_u64().expect("bytes")
+}
+
 #[test]
 fn every_way_trains_alike_and_the_record_says_which() {
     let folder = Folder::new();
@@ -69,13 +78,7 @@ fn memory_that_the_run_itself_takes_changes_its_way_or_stops_it_with_a_checkpoin
         "train.batch_size=4",
         "train.steps=2",
     ];
-    let plan = folder.bellows(&format!(
-        "plan run.toml --json --set {}",
-        long.join(" --set ")
-    ));
-    let plain = &plan.ok().json()["modes"][0];
-    assert_eq!(plain["mode"], "plain");
-    let needed = plain["reserved_bytes"].as_u64().expect("bytes");
+    let needed = needed(&folder, &long);
     // It fits when it is planned, beside a few hundred KiB; then its data takes some MiB.
     let limit = format!("train.memory_limit={}", needed + (1 << 20));
     let train = |name: &str, more: &[&str]| {
@@ -117,37 +120,24 @@ fn a_checkpoint_that_is_being_written_takes_no_memory_that_the_next_step_lacks()
         "checkpoint.every=1",
         "record.memory_every=1",
     ];
-    let plan = folder.bellows(&format!(
-        "plan run.toml --json --set {}",
-        wide.join(" --set ")
-    ));
-    let plain = &plan.ok().json()["modes"][0];
-    assert_eq!(plain["mode"], "plain");
-    let needed = plain["reserved_bytes"].as_u64().expect("bytes");
-    let parameters = |run: &str| {
-        let reader = bellows_record::RunReader::open(&folder.run(run)).expect("a run");
-        reader.manifest().info.model.parameters
-    };
-    let settings = |limit: &str| -> Vec<String> {
-        let more = ["train.memory='plain'".to_owned(), limit.to_owned()];
-        wide.iter().map(|&one| one.to_owned()).chain(more).collect()
-    };
     let train = |name: &str, limit: u64| {
-        let settings = settings(&format!("train.memory_limit={limit}"));
-        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        folder.train(name, &settings).ok().stderr
+        let limit = format!("train.memory_limit={limit}");
+        let more = ["train.memory='plain'", &limit];
+        let settings: Vec<&str> = wide.iter().chain(&more).copied().collect();
+        let told = folder.train(name, &settings).ok().stderr;
+        let reader = bellows_record::RunReader::open(&folder.run(name)).expect("a run");
+        (told, reader)
     };
-    train("ample", 1 << 40);
-    let resident = 12 * parameters("ample");
+    let (_, ample) = train("ample", 1 << 40);
+    let resident = 12 * ample.manifest().info.model.parameters;
     // What the program itself takes is some MiB, and there is no room for a copy of the rest.
-    let limit = needed + resident / 2;
+    let limit = needed(&folder, &wide) + resident / 2;
     assert!(resident > 24 << 20, "{resident}");
-    let told = train("tight", limit);
+    let (told, tight) = train("tight", limit);
     assert!(!told.contains("goes on in"), "{told}");
     assert!(!told.contains("stopping with a checkpoint"), "{told}");
     assert_eq!(folder.checkpoints("tight"), [1, 2, 3, 4, 5, 6]);
-    let reader = bellows_record::RunReader::open(&folder.run("tight")).expect("a run");
-    let mut memory = reader.memory();
+    let mut memory = tight.memory();
     while memory.poll().expect("readable").more {}
     for step in 1..=6 {
         let peaks = memory.read(step).expect("readable").into_iter();

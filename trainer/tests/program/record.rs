@@ -190,13 +190,14 @@ fn every_routed_token_is_counted_once_for_each_of_its_experts() {
 #[test]
 fn the_ledger_and_the_traces_agree_with_the_model() {
     let folder = Folder::new();
-    folder.train("run", &SETTINGS).ok();
+    // A step beside a checkpoint that is being written may hold what it changes twice.
+    let settings = [&SETTINGS[..], &["checkpoint.every=0"]].concat();
+    folder.train("run", &settings).ok();
     let reader = RunReader::open(&folder.run("run")).expect("a run");
     let mut memory = reader.memory();
     while memory.poll().expect("readable").more {}
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
-    // Before the first checkpoint, of which a step's update might have to copy what it changes.
-    for row in memory.read(5).expect("readable") {
+    for row in memory.read(12).expect("readable") {
         *kinds.entry(row.kind.into_owned()).or_default() += row.bytes;
     }
     let parameters = reader.manifest().info.model.parameters;
