@@ -94,8 +94,49 @@ fn look_up(
     }
 }
 
+/// How far along the sum piece `index` of a step lies.
+#[cube]
+fn along(
+    index: usize,
+    #[comptime] access: Access,
+    #[comptime] extent: usize,
+    #[comptime] tile: Tile,
+) -> usize {
+    let mut along = index % comptime!(tile.depth / 8) * 8;
+    if comptime!(access.k_rows) {
+        along = index / comptime!(extent / 8);
+    }
+    along
+}
+
+/// Where piece `index` lies in the operand's buffer, `at` elements along the sum; `place` is what
+/// the unit knows of it.
+#[cube]
+fn address(
+    index: usize,
+    place: u32,
+    panel: &Panel,
+    at: usize,
+    #[comptime] access: Access,
+    #[comptime] extent: usize,
+) -> usize {
+    let mut from = place as usize + at / 8;
+    if comptime!(access.k_rows) {
+        let column = (panel.first + index % comptime!(extent / 8) * 8).min(panel.end - 8);
+        let mut row = at;
+        if comptime!(access.gather) {
+            row = place as usize;
+        }
+        from = (panel.base + row * panel.stride + column) / 8;
+    }
+    from
+}
+
 /// Reads the unit's pieces of an operand's tile at step `k`. Past `k_end` they are zeros where
-/// `zeros` says so, else any finite numbers of the operand.
+/// `zeros` says so or nothing of the step is left, else any finite numbers of the operand.
+///
+/// Pieces of whole steps are read without a check: with one each, a product of 4096³ on an H200 reached
+/// 250 TFLOP/s, not 268, and 281, not 294, with rows along the sum.
 #[cube]
 fn fetch(
     source: &[Piece],
@@ -110,31 +151,25 @@ fn fetch(
 ) -> Array<Piece> {
     let count = comptime!(tile.share(extent));
     let mut pieces = Array::<Piece>::new(count);
-    #[unroll]
-    for i in 0..count {
-        let index = UNIT_POS as usize + comptime!(i * tile.units());
-        let mut at = k;
-        let mut from = places[i] as usize;
-        if comptime!(access.k_rows) {
-            at += index / comptime!(extent / 8);
-            let column = (panel.first + index % comptime!(extent / 8) * 8).min(panel.end - 8);
-            let mut row = at.min(k_end - 1);
-            if comptime!(access.gather) {
-                row = places[i] as usize;
-            }
-            from = (panel.base + row * panel.stride + column) / 8;
-        } else {
-            at += index % comptime!(tile.depth / 8) * 8;
-            from += at.min(k_end - 8) / 8;
+    if k + comptime!(tile.depth) <= k_end {
+        #[unroll]
+        for i in 0..count {
+            let index = UNIT_POS as usize + comptime!(i * tile.units());
+            let at = k + along(index, access, extent, tile);
+            pieces[i] = source[address(index, places[i], panel, at, access, extent)];
         }
-        if comptime!(zeros) {
+    } else {
+        #[unroll]
+        for i in 0..count {
+            let index = UNIT_POS as usize + comptime!(i * tile.units());
+            let at = k + along(index, access, extent, tile);
             let mut piece = Piece::new(0u32);
-            if at < k_end {
+            if at < k_end || (comptime!(!zeros) && k < k_end) {
+                let last = k_end - comptime!(if access.k_rows { 1usize } else { 8usize });
+                let from = address(index, places[i], panel, at.min(last), access, extent);
                 piece = source[from];
             }
             pieces[i] = piece;
-        } else {
-            pieces[i] = source[from];
         }
     }
     pieces
@@ -374,7 +409,6 @@ pub(crate) fn product<E: Float, S: MatrixScope>(
     for turn in 0..steps.div_ceil(comptime!(tile.buffers)) {
         #[unroll]
         for buffer in 0..comptime!(tile.buffers) {
-            // Past the last step nothing that is read is used.
             let k = k_begin + (turn * comptime!(tile.buffers) + buffer + 1) * depth;
             let a_next = fetch(
                 a,

@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use super::super::span::{Four, Rows, Span, first_seen, least, place, position};
 use super::super::span::{queries_begin, queries_end, sees};
 use super::{EDGE, WEIGHTS, accumulate, lay, memory_size, own_column, own_row, products};
-use super::{seen_by_rows, write, zeros};
+use super::{scored, seen_by_rows, write, zeros};
 
 /// Gradient of the queries `[batch, heads, time, width]`.
 ///
@@ -88,8 +88,8 @@ pub fn dquery<E: Float>(
         #[unroll]
         for j in 0..4usize {
             let seen = seen_by_rows(&span, own, &firsts, first_key + own_column() + j);
-            let exponent = (scores[j] * Vector::new(scale) - log_sum) * seen;
-            scores[j] = Vector::exp(exponent) * seen * (slopes[j] - product);
+            let weight = Vector::exp(scored(scores[j], scale, seen) - log_sum) * seen;
+            scores[j] = weight * (slopes[j] - product);
         }
         lay(&mut weights, &scores);
         accumulate::<E>(
@@ -199,8 +199,8 @@ pub fn dkey_dvalue<E: Float>(
                         }
                     }
                 }
-                let exponent = (weight[j] * Vector::new(scale) - Vector::new(log_sum)) * seen;
-                weight[j] = Vector::exp(exponent) * seen;
+                let score = scored(weight[j], scale, seen);
+                weight[j] = Vector::exp(score - Vector::new(log_sum)) * seen;
             }
             if comptime!(value_columns > 0) {
                 lay(&mut weights, &weight);

@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use super::super::NOTHING;
 use super::super::span::{Four, Rows, Span, first_seen, least, place, position};
 use super::{EDGE, SIDE, UNITS, WEIGHTS, accumulate, lay, memory_size, own_column, own_row};
-use super::{products, seen_by_rows, write, zeros};
+use super::{products, scored, seen_by_rows, write, zeros};
 
 /// Results `[batch, time, heads, value width]` and log-sum-exps `[batch, heads, time]`.
 ///
@@ -79,12 +79,10 @@ pub fn attend<E: Float>(
         #[unroll]
         for j in 0..4usize {
             let visible = seen_by_rows(&span, own, &firsts, first_key + own_column() + j);
-            let score = scores[j] * Vector::new(scale);
-            // What is hidden counts as nothing.
-            let counted = score * visible + (Vector::new(1.0f32) - visible) * Vector::new(NOTHING);
-            most = max(most, counted);
+            let score = scored(scores[j], scale, visible);
+            most = max(most, score);
             seen[j] = visible;
-            scores[j] = counted;
+            scores[j] = score;
         }
         partial[across * SIDE + down] = most;
         sync_cube();
