@@ -2,9 +2,9 @@
 //!
 //! Operands pass through workgroup memory in pieces of 16 bytes, each row padded by one piece
 //! against bank conflicts; the next step's pieces are in registers while this one multiplies.
-//! What lies outside of an operand is not branched around: rows and columns are clamped to the last
-//! one, and since a sum needs a zero in one of its factors only, the right operand alone is zero
-//! past the end of the sum.
+//! Rows and columns outside of an operand are not branched around but clamped to the last one: what
+//! they give is never stored. Past the end of the sum, which only a last step reaches, both operands
+//! are zeros.
 
 use cubecl::cmma::{self, MatrixIdent, MatrixLayout, MatrixScope};
 use cubecl::prelude::*;
@@ -132,8 +132,7 @@ fn address(
     from
 }
 
-/// Reads the unit's pieces of an operand's tile at step `k`. Past `k_end` they are zeros where
-/// `zeros` says so or nothing of the step is left, else any finite numbers of the operand.
+/// Reads the unit's pieces of an operand's tile at step `k`, zeros past `k_end`.
 ///
 /// Pieces of whole steps are read without a check: with one each, a product of 4096³ on an H200 reached
 /// 250 TFLOP/s, not 268, and 281, not 294, with rows along the sum.
@@ -146,7 +145,6 @@ fn fetch(
     k_end: usize,
     #[comptime] access: Access,
     #[comptime] extent: usize,
-    #[comptime] zeros: bool,
     #[comptime] tile: Tile,
 ) -> Array<Piece> {
     let count = comptime!(tile.share(extent));
@@ -164,10 +162,8 @@ fn fetch(
             let index = UNIT_POS as usize + comptime!(i * tile.units());
             let at = k + along(index, access, extent, tile);
             let mut piece = Piece::new(0u32);
-            if at < k_end || (comptime!(!zeros) && k < k_end) {
-                let last = k_end - comptime!(if access.k_rows { 1usize } else { 8usize });
-                let from = address(index, places[i], panel, at.min(last), access, extent);
-                piece = source[from];
+            if at < k_end {
+                piece = source[address(index, places[i], panel, at, access, extent)];
             }
             pieces[i] = piece;
         }
@@ -352,7 +348,6 @@ pub(crate) fn product<E: Float, S: MatrixScope>(
             k_end,
             a_access,
             comptime!(tile.rows),
-            false,
             tile,
         );
         keep(
@@ -371,7 +366,6 @@ pub(crate) fn product<E: Float, S: MatrixScope>(
             k_end,
             b_access,
             comptime!(tile.columns),
-            true,
             tile,
         );
         keep(
@@ -418,7 +412,6 @@ pub(crate) fn product<E: Float, S: MatrixScope>(
                 k_end,
                 a_access,
                 comptime!(tile.rows),
-                false,
                 tile,
             );
             let b_next = fetch(
@@ -429,7 +422,6 @@ pub(crate) fn product<E: Float, S: MatrixScope>(
                 k_end,
                 b_access,
                 comptime!(tile.columns),
-                true,
                 tile,
             );
             look_up(
