@@ -7,7 +7,7 @@
 //!
 //! `cargo xtask test --fusion`: kernels and models under Burn's fusion, on the wgpu device of the ordinary pass.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::report::Report;
@@ -16,15 +16,6 @@ use super::{Options, mended, select, settled};
 use crate::cargo::{self, Workspace};
 use crate::error::Error;
 use crate::{ui, vulkan};
-
-/// Where distributions' browsers, and those who unpack one, have SwiftShader's manifest.
-const MANIFESTS: [&str; 5] = [
-    "/usr/lib/chromium/vk_swiftshader_icd.json",
-    "/usr/lib/chromium-browser/vk_swiftshader_icd.json",
-    "/usr/lib64/chromium-browser/vk_swiftshader_icd.json",
-    "/opt/google/chrome/vk_swiftshader_icd.json",
-    "/usr/share/vulkan/icd.d/vk_swiftshader_icd.json",
-];
 
 /// A build of its own, and what of it is run.
 struct Apart {
@@ -40,15 +31,12 @@ struct Apart {
 
 /// SPIR-V on SwiftShader, or on the driver that the loader's own variable names.
 pub fn spirv(options: &Options) -> Result<Report, Error> {
-    let named = std::env::var_os("VK_DRIVER_FILES").is_some();
-    let found = MANIFESTS.into_iter().find(|path| Path::new(path).exists());
-    let device = match found {
-        _ if named => Device::Gpu,
-        Some(manifest) => Device::Driver(manifest),
-        None => {
-            let reason = "SwiftShader is not here: Debian's package `chromium` brings it (apt-get install chromium); \
-                          VK_DRIVER_FILES names another driver's manifest";
-            return Ok(Report::of_a_failure(reason.to_owned()));
+    let device = if std::env::var_os("VK_DRIVER_FILES").is_some() {
+        Device::Gpu
+    } else {
+        match vulkan::ensure_swiftshader() {
+            Ok(manifest) => Device::Driver(manifest),
+            Err(reason) => return Ok(Report::of_a_failure(reason)),
         }
     };
     run(

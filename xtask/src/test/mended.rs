@@ -1,11 +1,16 @@
-//! A build whose CubeCL compiles workgroup memory rightly to SPIR-V where a device lacks
-//! `VK_KHR_workgroup_memory_explicit_layout`, as software drivers do.
+//! A build whose CubeCL compiles to SPIR-V that software drivers can run.
 //!
-//! `lower_shared_implicit` of cubecl-spirv 0.11.3 declares such memory by the type of a pointer to it, and takes its address
-//! by the type of the memory: SwiftShader computes wrongly from that, Mesa's driver crashes. Cargo could be told of a
-//! patched crate, but would write it into the lock file; so this program stands before the compiler
-//! (cargo's `RUSTC_WRAPPER`) and hands it that one crate from a copy with the two types exchanged. A version in which the text is
+//! - `lower_shared_implicit` of cubecl-spirv 0.11.3, for devices without `VK_KHR_workgroup_memory_explicit_layout`, declares
+//!   workgroup memory by the type of a pointer to it, and takes its address by the type of the memory: SwiftShader computes
+//!   wrongly from that, Mesa's driver crashes. The two types are exchanged.
+//! - SwiftShader takes memory without end for loops with some 25 selections one after another. [`arms`] says why, and is
+//!   put to work on every module.
+//!
+//! Cargo could be told of a patched crate, but would write it into the lock file; so this program stands before the compiler
+//! (cargo's `RUSTC_WRAPPER`) and hands it that one crate from a mended copy. A version in which the text is
 //! another fails the build, and says to look here.
+
+pub mod arms;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,23 +24,54 @@ use crate::{cargo, ui};
 /// Holds the folder for the copy, and says to this program that it is called as a compiler.
 const VARIABLE: &str = "XTASK_MENDED_SOURCES";
 const CRATE: &str = "cubecl_spirv";
-const FILE: &str = "src/ops/memory.rs";
-const EXCHANGES: [(&str, &str); 2] = [
-    (
-        "GlobalVariableOp::new(ctx, value_ty, StorageClass::Workgroup,",
-        "GlobalVariableOp::new(ctx, ty, StorageClass::Workgroup,",
-    ),
-    (
-        "AddressOfOp::new(ctx, ty, name)",
-        "AddressOfOp::new(ctx, value_ty, name)",
-    ),
+/// The copy's file that says how it was mended.
+const DIFFERENCE: &str = "difference";
+
+/// A text that occurs once in a file of the crate, and what it becomes.
+struct Exchange {
+    file: &'static str,
+    wrong: &'static str,
+    right: &'static str,
+}
+
+const EXCHANGES: [Exchange; 4] = [
+    Exchange {
+        file: "src/ops/memory.rs",
+        wrong: "GlobalVariableOp::new(ctx, value_ty, StorageClass::Workgroup,",
+        right: "GlobalVariableOp::new(ctx, ty, StorageClass::Workgroup,",
+    },
+    Exchange {
+        file: "src/ops/memory.rs",
+        wrong: "AddressOfOp::new(ctx, ty, name)",
+        right: "AddressOfOp::new(ctx, value_ty, name)",
+    },
+    Exchange {
+        file: "src/compiler.rs",
+        wrong: "assembled_module: module.assemble(),",
+        right: "assembled_module: crate::arms::without_empty_arms(module.assemble()),",
+    },
+    Exchange {
+        file: "src/lib.rs",
+        wrong: "pub mod attributes;",
+        right: "mod arms;\npub mod attributes;",
+    },
 ];
+
+/// What the copy has more than the crate.
+const ADDED: &str = "src/arms.rs";
+const ARMS: &str = include_str!("mended/arms.rs");
 
 /// Has `command`, a build of cargo's, compile the mended crate; the copy is made in `folder`.
 pub fn build(command: &mut Command, folder: &Path) -> Result<(), Error> {
     let this = std::env::current_exe().map_err(of("find", Path::new("this program")))?;
     // The compiler is called in each crate's own folder.
     let folder = std::path::absolute(folder).map_err(of("find", folder))?;
+    // A copy is as old as the crate, so that cargo would not see that it is to be mended otherwise; that it is gone it sees.
+    let copy = folder.join("src");
+    let made = fs::read_to_string(folder.join(DIFFERENCE));
+    if copy.exists() && made.ok() != Some(difference()) {
+        fs::remove_dir_all(&copy).map_err(of("remove", &copy))?;
+    }
     command.env("RUSTC_WRAPPER", this).env(VARIABLE, folder);
     Ok(())
 }
@@ -65,7 +101,7 @@ fn compile(
             .iter_mut()
             .find(|argument| Path::new(argument).ends_with("src/lib.rs"))
             .ok_or(Error::Unmended {
-                file: FILE,
+                file: CRATE,
                 wrong: "src/lib.rs",
             })?;
         *root = mended(Path::new(root), folder)?.into();
@@ -89,22 +125,29 @@ fn mended(root: &Path, folder: &Path) -> Result<PathBuf, Error> {
         fs::remove_dir_all(&copy).map_err(of("remove", &copy))?;
     }
     copied(sources, &copy)?;
-    let path = folder.join(FILE);
-    let text = fs::read_to_string(&path).map_err(of("read", &path))?;
-    fs::write(&path, exchanged(&text)?).map_err(of("write", &path))?;
-    aged(&sources.join("..").join(FILE), &path)?;
+    for Exchange { file, wrong, right } in EXCHANGES {
+        let path = folder.join(file);
+        let text = fs::read_to_string(&path).map_err(of("read", &path))?;
+        if text.matches(wrong).count() != 1 {
+            return Err(Error::Unmended { file, wrong });
+        }
+        fs::write(&path, text.replace(wrong, right)).map_err(of("write", &path))?;
+        aged(&sources.join("..").join(file), &path)?;
+    }
+    let added = folder.join(ADDED);
+    fs::write(&added, ARMS).map_err(of("write", &added))?;
+    aged(root, &added)?;
+    let made = folder.join(DIFFERENCE);
+    fs::write(&made, difference()).map_err(of("write", &made))?;
     Ok(copy.join("lib.rs"))
 }
 
-fn exchanged(text: &str) -> Result<String, Error> {
-    let mut text = text.to_owned();
-    for (wrong, right) in EXCHANGES {
-        if text.matches(wrong).count() != 1 {
-            return Err(Error::Unmended { file: FILE, wrong });
-        }
-        text = text.replace(wrong, right);
-    }
-    Ok(text)
+/// All that the copy has otherwise than the crate.
+fn difference() -> String {
+    let exchanges = EXCHANGES
+        .iter()
+        .flat_map(|it| [it.file, it.wrong, it.right]);
+    exchanges.chain([ARMS]).collect::<Vec<_>>().join("\n")
 }
 
 fn copied(from: &Path, to: &Path) -> Result<(), Error> {
@@ -151,35 +194,66 @@ fn of(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 mod tests {
     use super::*;
 
-    const LIBRARY: &str = "mod ops;";
-    const MEMORY: &str = "let var = GlobalVariableOp::new(ctx, value_ty, StorageClass::Workgroup, name.clone(), None);\n\
-                          let addr = AddressOfOp::new(ctx, ty, name);\n";
+    /// The texts that are exchanged, by file.
+    fn originals() -> std::collections::BTreeMap<&'static str, String> {
+        let mut all = std::collections::BTreeMap::<_, String>::new();
+        for Exchange { file, wrong, .. } in EXCHANGES {
+            *all.entry(file).or_default() += &format!("before {wrong} after\n");
+        }
+        all
+    }
 
     #[test]
     fn a_copy_is_mended_and_the_original_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let (original, copy) = (folder.path().join("original"), folder.path().join("copy"));
         fs::create_dir_all(original.join("src/ops")).unwrap();
-        fs::write(original.join("src/lib.rs"), LIBRARY).unwrap();
-        fs::write(original.join(FILE), MEMORY).unwrap();
+        for (file, text) in originals() {
+            fs::write(original.join(file), text).unwrap();
+        }
         for _ in 0..2 {
             let root = mended(&original.join("src/lib.rs"), &copy).unwrap();
-            assert_eq!(fs::read_to_string(root).unwrap(), LIBRARY);
+            assert_eq!(root, copy.join("src/lib.rs"));
         }
-        assert_eq!(fs::read_to_string(original.join(FILE)).unwrap(), MEMORY);
-        let age = |folder: &Path| fs::metadata(folder.join(FILE)).unwrap().modified().unwrap();
-        assert_eq!(age(&copy), age(&original));
-        assert_eq!(
-            fs::read_to_string(copy.join(FILE)).unwrap(),
-            "let var = GlobalVariableOp::new(ctx, ty, StorageClass::Workgroup, name.clone(), None);\n\
-             let addr = AddressOfOp::new(ctx, value_ty, name);\n"
-        );
+        let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap();
+        for (file, text) in originals() {
+            assert_eq!(read(&original, file), text);
+        }
+        let age = |folder: &Path, file: &str| {
+            fs::metadata(folder.join(file)).unwrap().modified().unwrap()
+        };
+        for Exchange { file, wrong, right } in EXCHANGES {
+            let text = read(&copy, file);
+            assert!(text.contains(&format!("before {right} after\n")), "{text}");
+            assert!(!text.contains(&format!("before {wrong} ")), "{text}");
+            assert_eq!(age(&copy, file), age(&original, file));
+        }
+        assert_eq!(read(&copy, ADDED), ARMS);
     }
 
     #[test]
     fn another_text_is_refused() {
-        let mended_already = exchanged(MEMORY).unwrap();
-        let error = exchanged(&mended_already).unwrap_err().to_string();
-        assert!(error.contains(FILE), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in originals() {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = text.replace("module.assemble()", "module.assembled()");
+            fs::write(path, text).unwrap();
+        }
+        let copy = folder.path().join("copy");
+        let error = mended(&folder.path().join("src/lib.rs"), &copy).unwrap_err();
+        assert!(error.to_string().contains("src/compiler.rs"), "{error}");
+    }
+
+    #[test]
+    fn a_copy_that_was_mended_otherwise_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("src");
+        for (made, stays) in [("otherwise", false), (&*difference(), true)] {
+            fs::create_dir_all(&copy).unwrap();
+            fs::write(folder.path().join(DIFFERENCE), made).unwrap();
+            build(&mut Command::new("cargo"), folder.path()).unwrap();
+            assert_eq!(copy.exists(), stays);
+        }
     }
 }

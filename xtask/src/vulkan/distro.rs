@@ -1,7 +1,18 @@
-//! Which packages bring a Vulkan loader and Mesa's software driver, by family of distributions.
+//! Which packages bring a Vulkan loader and a software driver, by family of distributions.
 
-/// Debian's and Ubuntu's packages: Mesa's drivers, the software one among them, and the loader.
-pub const SOFTWARE_VULKAN_ON_DEBIAN: [&str; 2] = ["mesa-vulkan-drivers", "libvulkan1"];
+use super::plan::Wanted;
+
+impl Wanted {
+    /// Debian's packages: the driver's and the loader.
+    pub fn on_debian(self) -> [&'static str; 2] {
+        let driver = match self {
+            // Mesa's drivers, the software one among them.
+            Self::Any => "mesa-vulkan-drivers",
+            Self::SwiftShader => "chromium-common",
+        };
+        [driver, "libvulkan1"]
+    }
+}
 
 /// Distributions that share a package manager and package names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +65,18 @@ impl Family {
         }
     }
 
-    /// What a person types to get software Vulkan.
-    pub fn instruction(self) -> String {
+    /// What a person types to get the driver.
+    pub fn instruction(self, wanted: Wanted) -> String {
         match self {
             Self::Debian => format!(
                 "run `sudo apt-get update && sudo apt-get install {}`",
-                SOFTWARE_VULKAN_ON_DEBIAN.join(" ")
+                wanted.on_debian().join(" ")
             ),
+            _ if wanted == Wanted::SwiftShader => {
+                "install the Vulkan loader (libvulkan.so.1), and Chromium or Chrome, which bring it; VK_DRIVER_FILES \
+                 names the manifest of another driver, or of a browser that is elsewhere"
+                    .to_owned()
+            }
             Self::Fedora => "run `sudo dnf install mesa-vulkan-drivers vulkan-loader`".to_owned(),
             Self::Arch => "run `sudo pacman -S vulkan-swrast vulkan-icd-loader`".to_owned(),
             Self::OpenSuse => "run `sudo zypper install libvulkan_lvp libvulkan1`".to_owned(),
@@ -125,7 +141,7 @@ mod tests {
             (Family::NixOs, "hardware.graphics.enable"),
             (Family::Unknown, "lavapipe"),
         ] {
-            let text = family.instruction();
+            let text = family.instruction(Wanted::Any);
             assert!(text.contains(package), "{family:?}: {text}");
         }
     }

@@ -10,20 +10,45 @@ use std::process::{Command, Stdio};
 
 use crate::cargo;
 use crate::ui;
-use plan::{Facts, Plan, Privilege};
+use plan::{Facts, Plan, Privilege, Wanted};
 use search::Machine;
+
+/// Where distributions' browsers, and those who unpack one, have SwiftShader's manifest.
+const SWIFTSHADER: [&str; 5] = [
+    "/usr/lib/chromium/vk_swiftshader_icd.json",
+    "/usr/lib/chromium-browser/vk_swiftshader_icd.json",
+    "/usr/lib64/chromium-browser/vk_swiftshader_icd.json",
+    "/opt/google/chrome/vk_swiftshader_icd.json",
+    "/usr/share/vulkan/icd.d/vk_swiftshader_icd.json",
+];
 
 /// Makes sure that a wgpu device can be found, installing software Vulkan where that is allowed. The error is the reason
 /// why there is none, and what to do.
 pub fn ensure() -> Result<(), String> {
-    match plan::decide(&facts()) {
+    ensured(Wanted::Any)
+}
+
+/// As [`ensure`], SwiftShader; returns its manifest.
+pub fn ensure_swiftshader() -> Result<&'static str, String> {
+    ensured(Wanted::SwiftShader)?;
+    swiftshader().ok_or_else(|| "no SwiftShader".to_owned())
+}
+
+fn swiftshader() -> Option<&'static str> {
+    SWIFTSHADER
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+}
+
+fn ensured(wanted: Wanted) -> Result<(), String> {
+    match plan::decide(&facts(wanted)) {
         Plan::Nothing => Ok(()),
         Plan::Explain(reason) => Err(reason),
         Plan::Install(commands) => {
             for command in &commands {
                 install(command)?;
             }
-            match plan::decide(&facts()) {
+            match plan::decide(&facts(wanted)) {
                 Plan::Nothing => Ok(()),
                 Plan::Explain(reason) => Err(reason),
                 Plan::Install(_) => Err(format!(
@@ -38,15 +63,19 @@ pub fn ensure() -> Result<(), String> {
     }
 }
 
-fn facts() -> Facts {
+fn facts(wanted: Wanted) -> Facts {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let machine = Machine {
         root: Path::new("/"),
         variable: &variable,
     };
     let loader = machine.has_loader();
-    let driver = !machine.drivers().is_empty();
+    let driver = match wanted {
+        Wanted::Any => !machine.drivers().is_empty(),
+        Wanted::SwiftShader => swiftshader().is_some(),
+    };
     Facts {
+        wanted,
         system: std::env::consts::OS,
         os_release: ["/etc/os-release", "/usr/lib/os-release"]
             .iter()
@@ -54,7 +83,11 @@ fn facts() -> Facts {
             .unwrap_or_default(),
         loader,
         driver,
-        override_variable: machine.override_variable().map(|(name, _)| name),
+        // SwiftShader's manifest is named to the loader, whatever the person's variable says.
+        override_variable: machine
+            .override_variable()
+            .map(|(name, _)| name)
+            .filter(|_| wanted == Wanted::Any),
         has_apt: Path::new("/usr/bin/apt-get").exists(),
         // Asking sudo leaves a line in the system's log: only where there is something to install.
         privilege: if loader && driver {
@@ -94,7 +127,7 @@ fn install(words: &[String]) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "no Vulkan driver, and `{}` failed ({status}); its own messages are above. Run it by hand, then run the tests again",
+        "`{}` failed ({status}); its own messages are above. Run it by hand, then run the tests again",
         words.join(" ")
     ))
 }

@@ -1,16 +1,27 @@
 //! What to do about Vulkan, decided from plain facts.
 
-use super::distro::{Family, SOFTWARE_VULKAN_ON_DEBIAN};
+use super::distro::Family;
+
+/// Which driver there has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any that runs WGSL; one of the system's own will do.
+    Any,
+    /// SwiftShader.
+    SwiftShader,
+}
 
 /// What is known of the machine.
 pub struct Facts {
+    /// The driver that is asked for.
+    pub wanted: Wanted,
     /// The operating system as `std::env::consts::OS` names it.
     pub system: &'static str,
     /// The text of /etc/os-release, empty where there is none.
     pub os_release: String,
     /// Whether the Vulkan loader library was found.
     pub loader: bool,
-    /// Whether a driver manifest with its library was found.
+    /// Whether the driver's manifest was found, and its library.
     pub driver: bool,
     /// The environment variable that replaces the loader's search for drivers, where one is set.
     pub override_variable: Option<&'static str>,
@@ -45,7 +56,8 @@ pub enum Plan {
 /// The decision.
 pub fn decide(facts: &Facts) -> Plan {
     // Metal and DX12 are part of their systems.
-    if matches!(facts.system, "macos" | "windows") || (facts.loader && facts.driver) {
+    let brought = facts.wanted == Wanted::Any && matches!(facts.system, "macos" | "windows");
+    if brought || (facts.loader && facts.driver) {
         return Plan::Nothing;
     }
     if let (false, Some(variable)) = (facts.driver, facts.override_variable) {
@@ -56,20 +68,24 @@ pub fn decide(facts: &Facts) -> Plan {
     }
     let family = Family::of(&facts.os_release);
     if family == Family::Debian && facts.has_apt && facts.privilege != Privilege::None {
-        return Plan::Install(commands(facts.privilege));
+        return Plan::Install(commands(facts.privilege, facts.wanted.on_debian()));
     }
+    let driver = match facts.wanted {
+        Wanted::Any => "no Vulkan driver",
+        Wanted::SwiftShader => "no SwiftShader",
+    };
     let missing = match (facts.loader, facts.driver) {
-        (false, false) => "no Vulkan loader (libvulkan.so.1) and no Vulkan driver",
-        (false, true) => "no Vulkan loader (libvulkan.so.1)",
-        _ => "no Vulkan driver",
+        (false, false) => format!("no Vulkan loader (libvulkan.so.1) and {driver}"),
+        (false, true) => "no Vulkan loader (libvulkan.so.1)".to_owned(),
+        _ => driver.to_owned(),
     };
     Plan::Explain(format!(
         "{missing} on this machine: {}",
-        family.instruction()
+        family.instruction(facts.wanted)
     ))
 }
 
-fn commands(privilege: Privilege) -> Vec<Vec<String>> {
+fn commands(privilege: Privilege, packages: [&str; 2]) -> Vec<Vec<String>> {
     let sudo: &[&str] = if privilege == Privilege::Sudo {
         &["sudo", "-n"]
     } else {
@@ -77,7 +93,7 @@ fn commands(privilege: Privilege) -> Vec<Vec<String>> {
     };
     let apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
     let update: &[&str] = &["update"];
-    let install: &[&str] = &["install", "--yes"];
+    let install: &[&str] = &["install", "--yes", "--no-install-recommends"];
     let words = |tail: &[&str]| -> Vec<String> {
         sudo.iter()
             .chain(&apt)
@@ -85,10 +101,7 @@ fn commands(privilege: Privilege) -> Vec<Vec<String>> {
             .map(|word| (*word).to_owned())
             .collect()
     };
-    vec![
-        words(update),
-        words(&[install, &SOFTWARE_VULKAN_ON_DEBIAN].concat()),
-    ]
+    vec![words(update), words(&[install, &packages].concat())]
 }
 
 #[cfg(test)]
@@ -97,6 +110,7 @@ mod tests {
 
     fn bare(os_release: &str, privilege: Privilege) -> Facts {
         Facts {
+            wanted: Wanted::Any,
             system: "linux",
             os_release: os_release.to_owned(),
             loader: false,
@@ -120,7 +134,7 @@ mod tests {
             shown(decide(&bare("ID=debian\n", Privilege::Root))),
             [
                 "env DEBIAN_FRONTEND=noninteractive apt-get update",
-                "env DEBIAN_FRONTEND=noninteractive apt-get install --yes mesa-vulkan-drivers libvulkan1",
+                "env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends mesa-vulkan-drivers libvulkan1",
             ]
         );
     }
@@ -187,6 +201,27 @@ mod tests {
         assert!(
             matches!(decide(&facts), Plan::Explain(text) if text.starts_with("VK_DRIVER_FILES"))
         );
+    }
+
+    #[test]
+    fn swiftshader_comes_with_a_browser_and_with_no_system() {
+        let facts = |os_release, system| Facts {
+            wanted: Wanted::SwiftShader,
+            system,
+            ..bare(os_release, Privilege::Root)
+        };
+        let commands = shown(decide(&facts("ID=debian\n", "linux")));
+        assert!(
+            commands[1].ends_with("chromium-common libvulkan1"),
+            "{commands:?}"
+        );
+        for (os_release, system) in [("ID=fedora\n", "linux"), ("", "macos")] {
+            let plan = decide(&facts(os_release, system));
+            assert!(
+                matches!(&plan, Plan::Explain(text) if text.contains("no SwiftShader") && text.contains("Chromium")),
+                "{plan:?}"
+            );
+        }
     }
 
     #[test]
