@@ -3,14 +3,15 @@
 //! - `lower_shared_implicit` of cubecl-spirv 0.11.3, for devices without `VK_KHR_workgroup_memory_explicit_layout`, declares
 //!   workgroup memory by the type of a pointer to it, and takes its address by the type of the memory: SwiftShader computes
 //!   wrongly from that, Mesa's driver crashes. The two types are exchanged.
-//! - SwiftShader takes memory without end for loops with some 25 selections one after another. [`arms`] says why, and is
-//!   put to work on every module.
+//! - SwiftShader takes memory without end for loops with some 25 selections one after another: `mended/arms.rs`
+//!   says why, and is put to work on every module.
 //!
 //! Cargo could be told of a patched crate, but would write it into the lock file; so this program stands before the compiler
 //! (cargo's `RUSTC_WRAPPER`) and hands it that one crate from a mended copy. A version in which the text is
 //! another fails the build, and says to look here.
 
-pub mod arms;
+#[cfg(test)]
+mod arms;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
