@@ -13,8 +13,9 @@ use cubecl::prelude::*;
 
 use super::{Access, Four, Panel};
 
-/// Rows of a tile that goes through registers.
-const REGISTER_ROWS: usize = 16;
+/// Rows a group from which tiles that go through registers have 32 rows, not 16: fewer would leave much of a
+/// group's last tile empty, and a kernel of 32 takes twice as long to compile.
+const MANY_ROWS: usize = 64;
 
 /// How operands reach the units that multiply them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,11 +25,13 @@ pub(crate) enum Plain {
         /// 64 or 128.
         edge: usize,
     },
-    /// From the buffers to registers, a workgroup of one subgroup of this `width`: 16×8 results a
-    /// unit. For drivers that compute on a processor.
+    /// From the buffers to registers, a workgroup of one subgroup of this `width`: `rows`×8
+    /// results a unit. For drivers that compute on a processor.
     Registers {
         /// 4, 8 or 16.
         width: usize,
+        /// 16 or 32.
+        rows: usize,
     },
 }
 
@@ -40,7 +43,10 @@ impl Plain {
     /// all `widths` fill them, of 64 below.
     pub fn of(properties: &DeviceProperties, rows: usize, widths: &[usize]) -> Self {
         match subgroup(properties) {
-            Some(width) => Self::Registers { width },
+            Some(width) => Self::Registers {
+                width,
+                rows: if rows < MANY_ROWS { 16 } else { 32 },
+            },
             None => Self::through_memory(rows, widths),
         }
     }
@@ -62,7 +68,7 @@ impl Plain {
     pub const fn rows(self) -> usize {
         match self {
             Self::Memory { edge } => edge,
-            Self::Registers { .. } => REGISTER_ROWS,
+            Self::Registers { rows, .. } => rows,
         }
     }
 
@@ -70,7 +76,7 @@ impl Plain {
     pub const fn columns(self) -> usize {
         match self {
             Self::Memory { edge } => edge,
-            Self::Registers { width } => 8 * width,
+            Self::Registers { width, .. } => 8 * width,
         }
     }
 
@@ -78,7 +84,7 @@ impl Plain {
     pub const fn units(self) -> usize {
         match self {
             Self::Memory { edge } => edge * edge / 64,
-            Self::Registers { width } => width,
+            Self::Registers { width, .. } => width,
         }
     }
 
@@ -91,7 +97,7 @@ impl Plain {
     pub const fn unit_rows(self) -> usize {
         match self {
             Self::Memory { .. } => 8,
-            Self::Registers { .. } => REGISTER_ROWS,
+            Self::Registers { rows, .. } => rows,
         }
     }
 
@@ -220,7 +226,8 @@ mod tests {
         let ways = [64, 128]
             .map(|edge| Plain::Memory { edge })
             .into_iter()
-            .chain([4, 8, 16].map(|width| Plain::Registers { width }));
+            .chain([4, 8, 16].map(|width| Plain::Registers { width, rows: 16 }))
+            .chain([4, 8, 16].map(|width| Plain::Registers { width, rows: 32 }));
         for plain in ways {
             let results = plain.units() * plain.unit_rows() * 8;
             assert_eq!(results, plain.rows() * plain.columns(), "{plain:?}");

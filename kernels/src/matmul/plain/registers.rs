@@ -1,14 +1,15 @@
 //! A tile by one subgroup, without workgroup memory and barriers.
 //!
 //! Along the sum four numbers a step are taken. Every unit reads the right operand for its own
-//! eight columns. The left operand's 16 rows by 4 are read once: 16 vectors of four, dealt to the
-//! units in turn, and broadcast from there to all of them. So a step of 16×8 results a unit costs
-//! eight vectors, two more at a width of 8, for 512 products.
+//! eight columns. The left operand's rows by 4 are read once: for 16 of them 16 vectors of four,
+//! dealt to the units in turn, and broadcast from there to all of them. So a step of 16×8 results a
+//! unit costs eight vectors, two more at a width of 8, for 512 products; one of 32×8 eight and four
+//! for 1024. Such a driver reads a vector number by number, which takes as long as to multiply it.
 
 use cubecl::prelude::*;
 
 use super::super::{Access, Four, Panel};
-use super::{Plain, REGISTER_ROWS};
+use super::Plain;
 
 /// Numbers along the sum that are read at a time.
 const STEP: usize = 4;
@@ -36,9 +37,9 @@ fn four<E: Float, N: Size>(
 }
 
 /// Which of the left operand's vectors has row `row`, step `k`.
-const fn holder(row: usize, k: usize, k_rows: bool) -> usize {
+const fn holder(row: usize, k: usize, k_rows: bool, rows: usize) -> usize {
     if k_rows {
-        k * (REGISTER_ROWS / 4) + row / 4
+        k * (rows / 4) + row / 4
     } else {
         row
     }
@@ -75,7 +76,8 @@ pub(super) fn add<A: Float, B: Float, NA: Size, NB: Size>(
     #[comptime] plain: Plain,
 ) {
     let width = comptime!(plain.units());
-    let turns = comptime!(REGISTER_ROWS / width);
+    let rows = comptime!(plain.rows());
+    let turns = comptime!(rows / width);
     let lane = UNIT_POS_PLANE as usize;
     let a_last = a_panel.end - 1;
     let b_last = b_panel.end - 1;
@@ -124,9 +126,9 @@ pub(super) fn add<A: Float, B: Float, NA: Size, NB: Size>(
             let mut values = Vector::<f32, Four>::new(0.0f32);
             if comptime!(a_access.k_rows) {
                 let vector = lane + comptime!(turn * width);
-                let at = k + vector / comptime!(REGISTER_ROWS / 4);
+                let at = k + vector / comptime!(rows / 4);
                 let row = listed(tokens, at.min(k_last), a_access);
-                let column = a_panel.first + vector % comptime!(REGISTER_ROWS / 4) * 4;
+                let column = a_panel.first + vector % comptime!(rows / 4) * 4;
                 let start = a_panel.base + row * a_panel.stride;
                 // What lies past the end of the sum counts nothing.
                 if at < k_end {
@@ -173,10 +175,10 @@ pub(super) fn add<A: Float, B: Float, NA: Size, NB: Size>(
             }
         }
         #[unroll]
-        for i in 0..STEP {
+        for row in 0..rows {
             #[unroll]
-            for row in 0..REGISTER_ROWS {
-                let vector = comptime!(holder(row, i, a_access.k_rows));
+            for i in 0..STEP {
+                let vector = comptime!(holder(row, i, a_access.k_rows, rows));
                 let number = left[comptime!(vector / width)].extract(comptime!(place(
                     row,
                     i,
