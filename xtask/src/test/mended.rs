@@ -10,6 +10,7 @@
 //! (cargo's `RUSTC_WRAPPER`) and hands it that one crate from a mended copy. A version in which the text is
 //! another fails the build, and says to look here.
 
+// Its text goes to the copy; here it is only tested.
 #[cfg(test)]
 mod arms;
 
